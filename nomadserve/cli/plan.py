@@ -1,0 +1,88 @@
+"""`nomadserve plan`, and how a plan is shown."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nomadserve.cli import output
+from nomadserve.cli.service_file import read_service, service_file_options
+from nomadserve.operations.cluster import cluster_from
+from nomadserve.operations.plan import Plan, make_plan
+from nomadserve.operations.traffic import EntryChange
+
+MARKS = {"create": "+", "update": "~", "delete": "-"}
+
+
+@click.command()
+@service_file_options
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+def command(file: Path, variables: tuple[str, ...], var_files: tuple[Path, ...], as_json: bool) -> int:
+    """Show what `up` would change, and change nothing.
+
+    Exits with 0 where all of it can be placed, with 4 where no node has room.
+    """
+    service = read_service(file, variables, var_files)
+    with cluster_from() as cluster:
+        plan = make_plan(cluster, service)
+    if as_json:
+        output.emit_json(plan_data(plan))
+    else:
+        for line in plan_lines(plan):
+            output.emit(line)
+    return 4 if plan.unplaced else 0
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """The plan for people: job, replicas, traffic, and what does not fit."""
+    if plan.is_empty:
+        return [f"nothing to change: {plan.service.job_id} is as the file says"]
+    lines = [*plan.job_lines, *(f"    {line}" for line in plan.replica_lines)]
+    lines += [line for change in plan.entry_changes for line in entry_lines(change)]
+    if plan.route_change:
+        lines.append(f"~ service-router nomadserve: the routes of {plan.service.name}")
+    if not plan.is_named:
+        lines.append(f"+ {plan.service.name}.service.consul names the gateway")
+    if plan.warnings:
+        lines += ["", "Nomad warns:", *(f"    {line}" for line in plan.warnings.strip().splitlines())]
+    if plan.unplaced:
+        lines += ["", "no node has room for a replica now:", *(f"    {verdict}" for verdict in plan.unplaced)]
+    return lines
+
+
+def entry_lines(change: EntryChange) -> list[str]:
+    """One config entry's change, key by key."""
+    lines = [f"{MARKS[change.action]} {change.kind} {change.name}"]
+    before, after = change.before or {}, change.after or {}
+    for key in after:
+        if key in {"Kind", "Name", "Meta"} or before.get(key) == after[key]:
+            continue
+        old = f"{shown(before[key])} → " if before.get(key) else ""
+        lines.append(f"    {key}: {old}{shown(after[key])}")
+    return lines
+
+
+def shown(value: Any) -> str:
+    """An entry's value in one line; splits as the weights that they are."""
+    if isinstance(value, list) and value and "Weight" in value[0]:
+        return " ".join(f"{split['Service']}={split.get('Weight', 0):g}" for split in value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def plan_data(plan: Plan) -> dict[str, Any]:
+    """The plan for programs."""
+    changes = [*plan.entry_changes, *([plan.route_change] if plan.route_change else [])]
+    return {
+        "job_id": plan.service.job_id,
+        "is_empty": plan.is_empty,
+        "replaces_running": plan.replaces_running,
+        "job": plan.job_lines,
+        "replicas": plan.replica_lines,
+        "entries": [
+            {"action": change.action, "kind": change.kind, "name": change.name, "after": change.after}
+            for change in changes
+        ],
+        "unplaced": [{"node": verdict.node, "reasons": verdict.reasons} for verdict in plan.unplaced],
+        "warnings": plan.warnings,
+    }

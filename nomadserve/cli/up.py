@@ -1,0 +1,55 @@
+"""`nomadserve up`."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from nomadserve.cli import output
+from nomadserve.cli.plan import plan_lines
+from nomadserve.cli.progress import tell
+from nomadserve.cli.service_file import read_service, service_file_options
+from nomadserve.operations.cluster import cluster_from
+from nomadserve.operations.plan import make_plan
+from nomadserve.operations.up import up
+
+INTERRUPTED = 130
+
+
+@click.command()
+@service_file_options
+@click.option("--detach", is_flag=True, help="Return once the job is registered.")
+@click.option("--yes", is_flag=True, help="Don't ask before running replicas are replaced.")
+@click.option("--timeout", "timeout_s", type=float, default=900, show_default=True, help="Seconds to follow it for.")
+@click.option("--json", "as_json", is_flag=True, help="Report each step as a line of JSON on stdout.")
+def command(
+    file: Path,
+    variables: tuple[str, ...],
+    var_files: tuple[Path, ...],
+    detach: bool,
+    yes: bool,
+    timeout_s: float,
+    as_json: bool,
+) -> int:
+    """Deploy the version that FILE describes, and follow it until healthy.
+
+    The first version of a service gets all its traffic, a later one none until you `split`. Running it again changes
+    only what the file changes. Ctrl-C stops following, not the deployment.
+
+    Exits with 0 when healthy, 1 when it failed, 2 on wrong input, 3 when the wait ended, 4 when no node has room.
+    """
+    service = read_service(file, variables, var_files)
+    with cluster_from() as cluster:
+        plan = make_plan(cluster, service)
+        if not plan.is_empty and not as_json:
+            for line in plan_lines(plan):
+                output.say(line)
+        if plan.replaces_running and not yes and sys.stdin.isatty() and sys.stderr.isatty():
+            click.confirm("replace the running replicas?", default=True, abort=True, err=True)
+        try:
+            tell(up(cluster, plan, is_detached=detach, timeout_s=timeout_s), as_json=as_json)
+        except KeyboardInterrupt:
+            output.say(f"detached: Nomad goes on with {service.job_id}")
+            output.hint(f"`nomadserve status {service.name}` shows how it fares; the same `up` follows it again")
+            return INTERRUPTED
+    return 0

@@ -1,0 +1,163 @@
+"""The only door to Consul: config entries by compare-and-set, and who is healthy.
+
+Sources: https://developer.hashicorp.com/consul/api-docs/config and Consul 1.21's own replies, tried: a lost
+compare-and-set is HTTP 200 with `false`; every refusal of an entry is HTTP 500 with plain text.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import consul
+import requests
+from consul.exceptions import ACLPermissionDenied, ConsulException
+
+from nomadserve.errors import NomadserveError, WrongInput
+
+Entry = dict[str, Any]
+"""A config entry as Consul's JSON has it; `Kind` and `Name` always, `ModifyIndex` when it was read."""
+
+
+# A shared entry (the gateway's router) is written by every service: a lost race is read again and repeated.
+RACES_MAX = 10
+
+
+class ConsulUnreachable(NomadserveError):
+    """Nothing answers at the address."""
+
+
+class ConsulRefused(NomadserveError):
+    """Consul answered, and said no."""
+
+
+class EntryChanged(NomadserveError):
+    """Somebody wrote the entry between our reading and our writing it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One registered instance of a service."""
+
+    address: str
+    port: int
+    is_passing: bool
+
+
+class ConsulApi:
+    """One Consul datacenter, by way of one agent."""
+
+    def __init__(
+        self, address: str, *, token: str | None = None, verify: bool | str = True, cert: tuple[str, str] | None = None
+    ) -> None:
+        url = urlsplit(address if "//" in address else f"http://{address}")
+        if not url.hostname:
+            raise WrongInput(f"`{address}` is no address of Consul", hint="give it as http://HOST:PORT")
+        scheme = url.scheme or "http"
+        port = url.port or (443 if scheme == "https" else 80)
+        self.address = f"{scheme}://{url.hostname}:{port}"
+        self._client = consul.Consul(
+            host=url.hostname, port=port, scheme=scheme, token=token, verify=verify, cert=cert, connections_timeout=10
+        )
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "ConsulApi":
+        """The agent that the `CONSUL_HTTP_*` variables name, as Consul's own command line reads them."""
+        address = environ.get("CONSUL_HTTP_ADDR", "127.0.0.1:8500")
+        if environ.get("CONSUL_HTTP_SSL", "").lower() == "true" and "//" not in address:
+            address = f"https://{address}"
+        skip_verify = environ.get("CONSUL_HTTP_SSL_VERIFY", "").lower() == "false"
+        cert, key = environ.get("CONSUL_CLIENT_CERT"), environ.get("CONSUL_CLIENT_KEY")
+        return cls(
+            address,
+            token=environ.get("CONSUL_HTTP_TOKEN"),
+            verify=False if skip_verify else environ.get("CONSUL_CACERT", True),
+            cert=(cert, key) if cert and key else None,
+        )
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._client.http.session.close()
+
+    def entry(self, kind: str, name: str) -> Entry | None:
+        """The config entry, or None."""
+        with self._translated(f"read {kind} `{name}`"):
+            return self._client.config.get(kind, name) or None
+
+    def entries(self, kind: str) -> list[Entry]:
+        """All config entries of a kind."""
+        with self._translated(f"list {kind}"):
+            return list(self._client.config.list(kind) or [])
+
+    def put(self, entry: Entry, *, index: int) -> None:
+        """Write `entry` if its index is still `index` (0: it must be new).
+
+        Raises:
+            EntryChanged: somebody else wrote it meanwhile; theirs stands.
+            ConsulRefused: the entry breaks one of Consul's rules.
+        """
+        kind, name = entry["Kind"], entry["Name"]
+        with self._translated(f"write {kind} `{name}`"):
+            is_written = self._client.config.set(kind, name, entry, cas=index)
+        if not is_written:
+            raise changed_meanwhile(kind, name)
+
+    def delete(self, kind: str, name: str, *, index: int) -> None:
+        """Delete the entry if its index is still `index`. Raises as `put`."""
+        with self._translated(f"delete {kind} `{name}`"):
+            is_deleted = self._client.config.delete(kind, name, cas=index)
+        if not is_deleted:
+            raise changed_meanwhile(kind, name)
+
+    def change(self, kind: str, name: str, change: Callable[[Entry | None], Entry]) -> None:
+        """Read, `change`, write an entry that many write; repeated when somebody else was faster."""
+        for _ in range(RACES_MAX):
+            before = self.entry(kind, name)
+            after = change(before)
+            try:
+                self.put(after, index=before["ModifyIndex"] if before else 0)
+            except EntryChanged:
+                continue
+            return
+        raise changed_meanwhile(kind, name)
+
+    def instances(self, service: str) -> list[Instance]:
+        """Every registered instance of a service, with its health as Consul's DNS sees it (critical: not passing)."""
+        with self._translated(f"read the health of `{service}`"):
+            _, nodes = self._client.health.service(service)
+        return [
+            Instance(
+                address=node["Service"]["Address"] or node["Node"]["Address"],
+                port=node["Service"]["Port"],
+                is_passing=all(check["Status"] == "passing" for check in node["Checks"]),
+            )
+            for node in nodes
+        ]
+
+    @contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        """Turn the library's exceptions into ours."""
+        try:
+            yield
+        except requests.RequestException as error:
+            raise ConsulUnreachable(
+                f"no Consul answers at {self.address}",
+                hint="start a local cluster with `nomadserve dev up` and take its addresses by "
+                '`eval "$(nomadserve dev env)"`, or set CONSUL_HTTP_ADDR',
+            ) from error
+        except ACLPermissionDenied as error:
+            raise WrongInput(
+                f"Consul does not permit to {doing}", hint="set CONSUL_HTTP_TOKEN to a token with the right to"
+            ) from error
+        except ConsulException as error:
+            raise ConsulRefused(f"Consul refused to {doing}: {error}") from error
+
+
+def changed_meanwhile(kind: str, name: str) -> EntryChanged:
+    """A lost compare-and-set, said as one."""
+    return EntryChanged(
+        f"{kind} `{name}` was changed by somebody else meanwhile; theirs stands",
+        hint="look at `nomadserve status`, then repeat the command if it is still what you want",
+    )

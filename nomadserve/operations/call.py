@@ -1,0 +1,102 @@
+"""One request to a service, as any client sends it: the Consul DNS name, then plain HTTP."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import dns.exception
+import dns.rdatatype
+import dns.resolver
+import requests
+
+from nomadserve import entries
+from nomadserve.errors import NomadserveError, WrongInput
+
+DNS_TIMEOUT_S = 5.0
+
+
+class NameNotFound(NomadserveError):
+    """Consul's DNS has no healthy gateway under the name."""
+
+
+class NotAnswered(NomadserveError):
+    """The gateway, or what is behind it, did not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A gateway as an SRV record names it."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A reply. `version` is the one that answered; `body` is its text, whatever the status."""
+
+    endpoint: Endpoint
+    status: int
+    version: str
+    seconds: float
+    body: str
+
+
+def resolve(name: str, environ: Mapping[str, str] = os.environ) -> Endpoint:
+    """Ask Consul's DNS server for the SRV record of `name`, and for the address of its target.
+
+    Raises:
+        NameNotFound: no healthy gateway has that name.
+        NomadserveError: no DNS server answers at `CONSUL_DNS_ADDR`.
+    """
+    server = environ.get("CONSUL_DNS_ADDR", "127.0.0.1:8600")
+    host, _, port = server.rpartition(":")
+    if not host or not port.isdigit():
+        raise WrongInput(f"CONSUL_DNS_ADDR is `{server}`", hint="give it as HOST:PORT, say 127.0.0.1:8600")
+    resolver = dns.resolver.Resolver(configure=False)
+    resolver.nameservers = [host]
+    resolver.port = int(port)
+    resolver.lifetime = DNS_TIMEOUT_S
+    try:
+        record = min(resolver.resolve(name, dns.rdatatype.SRV), key=lambda each: (each.priority, -each.weight))
+        address = resolver.resolve(record.target, dns.rdatatype.A)[0]
+    except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer, dns.resolver.NoNameservers) as error:
+        raise NameNotFound(
+            f"`{name}` does not resolve at {server}",
+            hint="`nomadserve status` lists the services, and whether a gateway is healthy",
+        ) from error
+    except (dns.exception.Timeout, OSError) as error:
+        raise NomadserveError(
+            f"no DNS server answers at {server}", hint='set CONSUL_DNS_ADDR; `eval "$(nomadserve dev env)"` does it'
+        ) from error
+    return Endpoint(address.address, record.port)
+
+
+def call(service: str, body: bytes, *, version: str | None, timeout_s: float) -> Answer:
+    """Send one inference request to `SERVICE.service.consul`.
+
+    body: JSON, as `POST /v1/inference` takes it.  version: pin it, past the weights.
+
+    Raises:
+        NameNotFound, NotAnswered: nothing healthy has the name, or no answer came.
+    """
+    name = f"{service}.service.consul"
+    endpoint = resolve(name)
+    headers = {"Host": name, "Content-Type": "application/json"}
+    if version:
+        headers[entries.VERSION_HEADER] = version
+    url = f"http://{endpoint.address}:{endpoint.port}/v1/inference"
+    try:
+        reply = requests.post(url, data=body, headers=headers, timeout=timeout_s)
+    except requests.RequestException as error:
+        raise NotAnswered(
+            f"no answer from {name} at {endpoint.address}:{endpoint.port} within {timeout_s:g} s: {error}",
+            hint=f"`nomadserve status {service}` shows its replicas",
+        ) from error
+    return Answer(
+        endpoint=endpoint,
+        status=reply.status_code,
+        version=reply.headers.get(entries.VERSION_HEADER, ""),
+        seconds=reply.elapsed.total_seconds(),
+        body=reply.text,
+    )

@@ -1,0 +1,118 @@
+"""Nomad's plan diff as lines for people, without its noise. Pure.
+
+Nomad reports as edited what is not: every job with a `scaling` block, for one; and it hides what is: a changed device
+constraint shows as a bare `Device: Edited` (tried on 1.11). So an object counts only by its changed leaves, and devices
+are compared here.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Diff = Mapping[str, Any]
+
+MARKS = {"Added": "+", "Deleted": "-", "Edited": "~"}
+
+
+def diff_lines(diff: Diff, *, before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> list[str]:
+    """What registering `after` changes in the job; empty where nothing does.
+
+    diff: `Diff` of Nomad's plan.  before, after: the job as Nomad's JSON has it; None where it is new.
+    """
+    if before is None:
+        return new_job_lines(after)
+    lines = list(object_lines(diff, depth=0))
+    for group in diff.get("TaskGroups") or []:
+        tasks = [line for task in group.get("Tasks") or [] for line in named_lines("task ", task, depth=1)]
+        own = [*object_lines(group, depth=1), *tasks]
+        if own:
+            lines += [f"{MARKS.get(group['Type'], '~')} group {group['Name']}", *own]
+    return lines + device_lines(before, after)
+
+
+def new_job_lines(job: Mapping[str, Any]) -> list[str]:
+    """A new job in a few lines: what it will take of a node."""
+    lines = [f"+ job {job['ID']}"]
+    for group in job["TaskGroups"]:
+        count = group["Count"]
+        lines.append(f"    {count} replica{'' if count == 1 else 's'}")
+        for task in group["Tasks"]:
+            resources = task["Resources"]
+            cpu = f"{resources['Cores']} cores" if resources.get("Cores") else f"{resources['CPU']} MHz"
+            lines.append(f"    {task['Driver']}: {cpu}, {resources['MemoryMB']} MiB memory")
+            lines += [f"    {device_text(device)}" for device in resources.get("Devices") or []]
+    return lines
+
+
+def named_lines(what: str, diff: Diff, *, depth: int) -> list[str]:
+    """An object's lines below a line with its name; empty where nothing in it changes."""
+    lines = list(object_lines(diff, depth=depth + 1))
+    return [f"{'    ' * depth}{MARKS[diff['Type']]} {what}{diff['Name']}", *lines] if lines else []
+
+
+def object_lines(diff: Diff, *, depth: int) -> Iterator[str]:
+    """The changed leaves of an object, indented below the names of the objects they are in."""
+    indent = "    " * depth
+    for field in diff.get("Fields") or []:
+        if field["Type"] in MARKS and field["Old"] != field["New"]:
+            yield f"{indent}{MARKS[field['Type']]} {field['Name']}: {field_text(field)}"
+    for inner in diff.get("Objects") or []:
+        yield from named_lines("", inner, depth=depth)
+
+
+def field_text(field: Diff) -> str:
+    """`old → new`, or the one side that there is."""
+    if field["Type"] == "Added":
+        return str(field["New"])
+    if field["Type"] == "Deleted":
+        return str(field["Old"])
+    return f"{field['Old']} → {field['New']}"
+
+
+def device_lines(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Changed device requests, which Nomad's own diff does not spell out."""
+    old, new = devices(before), devices(after)
+    if old == new:
+        return []
+    return [*(f"- {text}" for text in old if text not in new), *(f"+ {text}" for text in new if text not in old)]
+
+
+def devices(job: Mapping[str, Any]) -> list[str]:
+    """Each device request of the job as text."""
+    tasks = (task for group in job["TaskGroups"] for task in group["Tasks"])
+    return [device_text(device) for task in tasks for device in task["Resources"].get("Devices") or []]
+
+
+def device_text(device: Mapping[str, Any]) -> str:
+    """`2× nvidia/gpu (memory >= 40 GiB; prefers model regexp H100)`."""
+    parts = [f"{condition_text(constraint)}" for constraint in device.get("Constraints") or []]
+    parts += [
+        f"prefers {condition_text(affinity)} by {affinity['Weight']}" for affinity in device.get("Affinities") or []
+    ]
+    return f"{device['Count']}× {device['Name']}" + (f" ({'; '.join(parts)})" if parts else "")
+
+
+def condition_text(condition: Mapping[str, Any]) -> str:
+    """A constraint or affinity on a device: `memory >= 40 GiB`."""
+    return f"{attribute_name(condition['LTarget'])} {condition['Operand']} {condition['RTarget']}"
+
+
+def attribute_name(target: str) -> str:
+    """`${device.attr.memory}` → `memory`, `${device.model}` → `model`."""
+    return target.strip("${}").removeprefix("device.").removeprefix("attr.")
+
+
+def update_lines(plan: Mapping[str, Any]) -> list[str]:
+    """How many replicas start, change in place, roll, stop or stay, by Nomad's own annotations."""
+    words = {
+        "Place": "start",
+        "InPlaceUpdate": "change in place",
+        "DestructiveUpdate": "are replaced, a few at a time",
+        "Canary": "start as canaries",
+        "Migrate": "move to another node",
+        "Stop": "stop",
+        "Preemptions": "of other jobs are preempted",
+        "Ignore": "stay as they are",
+    }
+    updates = ((plan.get("Annotations") or {}).get("DesiredTGUpdates") or {}).values()
+    totals = {key: sum(int(update.get(key, 0)) for update in updates) for key in words}
+    return [f"replicas that {word}: {totals[key]}" for key, word in words.items() if totals[key]]

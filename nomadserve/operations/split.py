@@ -1,0 +1,79 @@
+"""Share a service's traffic between its versions."""
+
+from collections.abc import Iterator
+
+from nomadserve.consul_api import Entry
+from nomadserve.errors import NomadserveError, WrongInput
+from nomadserve.operations import traffic
+from nomadserve.operations.cluster import Cluster
+from nomadserve.operations.events import Done, Event, Note
+from nomadserve.operations.gateways import wait_until_served
+from nomadserve.weights import Weights
+
+
+class VersionNotHealthy(NomadserveError):
+    """A version that is to have traffic has no healthy replica."""
+
+
+def split(cluster: Cluster, service: str, wanted: Weights, *, is_forced: bool) -> Iterator[Event]:
+    """Write the weights and wait until every gateway serves them. A version not named gets nothing.
+
+    Raises:
+        WrongInput: no such service or version.
+        VersionNotHealthy: a version that would have traffic has no healthy replica (`is_forced` goes on anyway).
+        EntryChanged: somebody else wrote weights meanwhile; theirs stand.
+        TimedOut: the weights are written, but a gateway does not serve them.
+    """
+    before, splitter = existing_weights(cluster, service)
+    after = completed(service, wanted, before)
+    if not is_forced:
+        refuse_unhealthy(cluster, service, after)
+    yield Note(text=f"before: {before}")
+    yield Note(text=f"after:  {after}")
+    yield from traffic.write(cluster, traffic.reweigh(cluster, service, after, splitter=splitter, verb="split"))
+    yield from wait_until_served(cluster, service, after)
+    yield Done(
+        text=f"traffic of {service}: {after}" if before != after else f"nothing to change: {service} has {after}"
+    )
+
+
+def existing_weights(cluster: Cluster, service: str) -> tuple[Weights, Entry]:
+    """The weights that the service has now, and the splitter that holds them.
+
+    Raises:
+        WrongInput: there is no such service.
+    """
+    found = traffic.current_weights(cluster, service)
+    if found is None:
+        raise WrongInput(
+            f"there is no service `{service}`",
+            hint="`nomadserve status` lists the services; `nomadserve up service.hcl.j2` deploys one",
+        )
+    return found
+
+
+def completed(service: str, wanted: Weights, before: Weights) -> Weights:
+    """`wanted` in the service's order of versions, those not named at nothing.
+
+    Raises:
+        WrongInput: a version is named that the service does not have.
+    """
+    unknown = [version for version in wanted.by_version if version not in before.by_version]
+    if unknown:
+        raise WrongInput(
+            f"service `{service}` has no version {', '.join(f'`{version}`' for version in unknown)}; "
+            f"it has {', '.join(f'`{version}`' for version in before.by_version)}",
+            hint=f"`nomadserve up service.hcl.j2 --var version={unknown[0]}` deploys it first",
+        )
+    return Weights({version: wanted.by_version.get(version, 0) for version in before.by_version})
+
+
+def refuse_unhealthy(cluster: Cluster, service: str, weights: Weights) -> None:
+    """No traffic for a version that can't answer."""
+    for version, weight in weights.by_version.items():
+        if weight and not any(instance.is_passing for instance in cluster.consul.instances(f"{service}-{version}")):
+            raise VersionNotHealthy(
+                f"version `{version}` of `{service}` has no healthy replica; no weight was changed",
+                hint=f"see `nomadserve status {service}`; `--force` splits all the same, and the other versions answer "
+                "until it is healthy",
+            )

@@ -1,0 +1,121 @@
+"""What runs: services, their versions, weights, replicas and health, merged from Nomad and Consul."""
+
+import msgspec
+
+from nomadserve import entries
+from nomadserve.errors import WrongInput
+from nomadserve.nomad_api import Job
+from nomadserve.operations.cluster import Cluster
+from nomadserve.operations.follow import replica_state
+
+
+class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One living or failed allocation."""
+
+    allocation: str
+    node: str
+    state: str
+
+
+class VersionStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One version. `state`: healthy, degraded, starting, no room, failed, stopped."""
+
+    version: str
+    weight: float
+    state: str
+    replicas_healthy: int
+    replicas_wanted: int
+    replicas: tuple[ReplicaStatus, ...]
+
+
+class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One service. `address` is its Consul DNS name; `changes`: who moved its traffic, newest last."""
+
+    service: str
+    address: str
+    gateways_healthy: int
+    versions: tuple[VersionStatus, ...]
+    changes: tuple[str, ...]
+
+
+def services_status(cluster: Cluster, name: str | None = None) -> list[ServiceStatus]:
+    """Every service, or the one named.
+
+    Raises:
+        WrongInput: there is none of that name.
+    """
+    names = [name] if name else service_names(cluster)
+    found = [service_status(cluster, each) for each in names]
+    if name and not found[0].versions:
+        others = ", ".join(f"`{each}`" for each in service_names(cluster))
+        raise WrongInput(
+            f"there is no service `{name}`",
+            hint=f"there is {others}" if others else "`nomadserve up service.hcl.j2` deploys one",
+        )
+    return found
+
+
+def service_names(cluster: Cluster) -> list[str]:
+    """All services that have traffic entries or jobs."""
+    split = (entry["Name"] for entry in cluster.consul.entries("service-splitter"))
+    deployed = ((job.get("Meta") or {}).get("nomadserve_service") for job in cluster.nomad.jobs())
+    return sorted({name for name in (*split, *deployed) if name})
+
+
+def jobs_of(cluster: Cluster, service: str) -> list[Job]:
+    """Stubs of the jobs that are versions of the service."""
+    return [job for job in cluster.nomad.jobs() if (job.get("Meta") or {}).get("nomadserve_service") == service]
+
+
+def service_status(cluster: Cluster, service: str) -> ServiceStatus:
+    """One service; without versions where there is none of that name."""
+    splitter = cluster.consul.entry("service-splitter", service)
+    weights = entries.weights_of(splitter).by_version if splitter else {}
+    jobs = {job["Meta"]["nomadserve_version"]: job for job in jobs_of(cluster, service)}
+    versions = [*weights, *(version for version in jobs if version not in weights)]
+    return ServiceStatus(
+        service=service,
+        address=f"{service}.service.consul",
+        gateways_healthy=sum(instance.is_passing for instance in cluster.consul.instances(service)),
+        versions=tuple(
+            version_status(cluster, service, version, weights.get(version, 0), jobs.get(version))
+            for version in versions
+        ),
+        changes=tuple(text for _, text in sorted(((splitter or {}).get("Meta") or {}).items())),
+    )
+
+
+def version_status(cluster: Cluster, service: str, version: str, weight: float, job: Job | None) -> VersionStatus:
+    """One version, whose job may be gone while its weight is still there."""
+    job_id = f"{service}-{version}"
+    registered = cluster.nomad.job(job_id) if job else None
+    wanted = registered["TaskGroups"][0]["Count"] if registered and not registered["Stop"] else 0
+    healthy = sum(instance.is_passing for instance in cluster.consul.instances(job_id))
+    stubs = [stub for stub in cluster.nomad.allocations(job_id) if stub["DesiredStatus"] == "run"] if job else []
+    replicas = tuple(
+        ReplicaStatus(allocation=stub["ID"][:8], node=stub["NodeName"], state=replica_state(stub)) for stub in stubs
+    )
+    return VersionStatus(
+        version=version,
+        weight=weight,
+        state=version_state(cluster, job_id, wanted=wanted, healthy=healthy, replicas=replicas),
+        replicas_healthy=healthy,
+        replicas_wanted=wanted,
+        replicas=replicas,
+    )
+
+
+def version_state(
+    cluster: Cluster, job_id: str, *, wanted: int, healthy: int, replicas: tuple[ReplicaStatus, ...]
+) -> str:
+    """The one word that says how a version fares."""
+    if not wanted:
+        return "stopped"
+    if healthy >= wanted:
+        return "healthy"
+    if cluster.nomad.blocked_placements(job_id):
+        return "no room"
+    if healthy:
+        return "degraded"
+    states = {replica.state for replica in replicas}
+    return "failed" if any(state.startswith(("failed", "unhealthy")) for state in states) else "starting"

@@ -1,0 +1,1 @@
+"""The inference runtime: HTTP in front of a dynamic batcher in front of one engine."""

@@ -1,0 +1,83 @@
+from typing import Any
+
+from nomadserve.operations import job_diff
+
+
+def job(*devices: dict[str, Any], count: int = 1) -> dict[str, Any]:
+    resources = {"CPU": 200, "MemoryMB": 256, "Devices": list(devices)}
+    task = {"Driver": "raw_exec", "Resources": resources}
+    return {"ID": "digits-v1", "TaskGroups": [{"Count": count, "Tasks": [task]}]}
+
+
+def field(name: str, old: str, new: str, kind: str = "Edited") -> dict[str, Any]:
+    return {"Type": kind, "Name": name, "Old": old, "New": new}
+
+
+def gpu(memory: str) -> dict[str, Any]:
+    return {
+        "Name": "nvidia/gpu",
+        "Count": 1,
+        "Constraints": [{"LTarget": "${device.attr.memory}", "Operand": ">=", "RTarget": memory}],
+    }
+
+
+def lines(diff: dict[str, Any], before: dict[str, Any] | None = None, after: dict[str, Any] | None = None) -> list[str]:
+    return job_diff.diff_lines(diff, before=before or job(), after=after or job())
+
+
+# What Nomad 1.11 answers for a job with a `scaling` block that did not change at all.
+SCALING_NOISE = {
+    "Type": "Edited",
+    "ID": "digits-v1",
+    "TaskGroups": [
+        {"Type": "Edited", "Name": "serve", "Objects": [{"Type": "Edited", "Name": "Scaling"}], "Tasks": []}
+    ],
+}
+
+
+def test_an_unchanged_scaling_block_is_no_change() -> None:
+    assert lines(SCALING_NOISE) == []
+
+
+def test_unchanged_siblings_are_left_out() -> None:
+    fields = [field("CPU", "100", "100", "None"), field("MemoryMB", "256", "512")]
+    resources = {"Type": "Edited", "Name": "Resources", "Fields": fields}
+    task = {"Type": "Edited", "Name": "serve", "Objects": [resources]}
+    diff = {"Type": "Edited", "TaskGroups": [{"Type": "Edited", "Name": "serve", "Tasks": [task]}]}
+    assert [line.strip() for line in lines(diff)] == [
+        "~ group serve",
+        "~ task serve",
+        "~ Resources",
+        "~ MemoryMB: 256 → 512",
+    ]
+
+
+def test_added_and_deleted_fields_show_their_one_side() -> None:
+    diff = {"Type": "Edited", "Fields": [field("Env[A]", "", "1", "Added"), field("Env[B]", "2", "", "Deleted")]}
+    assert lines(diff) == ["+ Env[A]: 1", "- Env[B]: 2"]
+
+
+def test_a_changed_device_constraint_is_spelled_out() -> None:
+    # Nomad says no more than this of it.
+    diff = {"Type": "Edited", "TaskGroups": []}
+    assert lines(diff, job(gpu("24 GiB")), job(gpu("40 GiB"))) == [
+        "- 1× nvidia/gpu (memory >= 24 GiB)",
+        "+ 1× nvidia/gpu (memory >= 40 GiB)",
+    ]
+
+
+def test_a_new_job_is_told_in_a_few_lines() -> None:
+    assert job_diff.diff_lines({}, before=None, after=job(gpu("40 GiB"), count=2)) == [
+        "+ job digits-v1",
+        "    2 replicas",
+        "    raw_exec: 200 MHz, 256 MiB memory",
+        "    1× nvidia/gpu (memory >= 40 GiB)",
+    ]
+
+
+def test_what_happens_to_replicas_is_counted() -> None:
+    plan = {"Annotations": {"DesiredTGUpdates": {"serve": {"Place": 1, "DestructiveUpdate": 2, "Ignore": 0}}}}
+    assert job_diff.update_lines(plan) == [
+        "replicas that start: 1",
+        "replicas that are replaced, a few at a time: 2",
+    ]
