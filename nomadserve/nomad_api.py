@@ -178,6 +178,11 @@ class NomadApi:
         stubs: list[dict[str, Any]] = self._get(f"/v1/job/{job_id}/allocations")[0]
         return sorted(stubs, key=lambda stub: int(stub["CreateIndex"]))
 
+    def deployment_allocations(self, deployment_id: str) -> list[dict[str, Any]]:
+        """Stubs of the allocations that a deployment placed, oldest first."""
+        stubs: list[dict[str, Any]] = self._get(f"/v1/deployment/allocations/{deployment_id}")[0]
+        return sorted(stubs, key=lambda stub: int(stub["CreateIndex"]))
+
     def blocked_placements(self, job_id: str) -> dict[str, dict[str, Any]]:
         """Per group: why the job's blocked evaluation could place no more (`AllocMetric`); empty where none blocks."""
         evaluations: list[dict[str, Any]] = self._get(f"/v1/job/{job_id}/evaluations")[0]

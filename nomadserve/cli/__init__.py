@@ -1,12 +1,13 @@
 """The command line: one file a verb, loaded only when that verb is asked for."""
 
+import difflib
 import importlib
 import sys
 
 import click
 
 from nomadserve.cli import output
-from nomadserve.errors import NomadserveError
+from nomadserve.errors import NomadserveError, WrongInput
 
 # In the order in which a newcomer meets them; `--help` keeps it.
 VERBS = {
@@ -37,6 +38,18 @@ class Verbs(click.Group):
         command = importlib.import_module(f"nomadserve.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it, but a misspelt verb is met with the one that was probably meant."""
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            meant = difflib.get_close_matches(args[0], VERBS, n=1)
+            raise WrongInput(
+                f"there is no command `{args[0]}`",
+                hint=f"did you mean `nomadserve {meant[0]}`?" if meant else "`nomadserve --help` lists them",
+            )
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of verbs from `VERBS`, without importing any of them."""

@@ -64,9 +64,12 @@ def entry_lines(change: EntryChange) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    """An entry's value in one line; splits as the weights that they are."""
-    if isinstance(value, list) and value and "Weight" in value[0]:
-        return " ".join(f"{split['Service']}={split.get('Weight', 0):g}" for split in value)
+    """An entry's value in one line; weights and failovers as the lists of versions that they are."""
+    match value:
+        case [{"Service": _}, *_]:
+            return " ".join(f"{split['Service']}={split.get('Weight', 0):g}" for split in value)
+        case {"*": {"Targets": targets}}:
+            return ", then ".join(target["Service"] for target in targets)
     return value if isinstance(value, str) else json.dumps(value)
 
 

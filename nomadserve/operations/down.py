@@ -52,9 +52,7 @@ def way_out(service: str, version: str, versions: list[str]) -> str:
     return f"move the traffic first: `nomadserve split {service} {others[0]}=100`"
 
 
-def forget_version(
-    cluster: Cluster, service: str, version: str, weights: Weights, splitter: Entry
-) -> Iterator[Event]:
+def forget_version(cluster: Cluster, service: str, version: str, weights: Weights, splitter: Entry) -> Iterator[Event]:
     """Take a version without weight out of splitter, failovers and routes; then delete its own entries."""
     rest = Weights({other: share for other, share in weights.by_version.items() if other != version})
     router = cluster.consul.entry("service-router", entries.ROUTER)

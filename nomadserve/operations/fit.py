@@ -1,4 +1,4 @@
-"""Why a job fits on a node, or does not: what Nomad's scheduler decides but does not say. Pure.
+"""Why a job fits on a node, or does not: what Nomad's scheduler decides but does not say.
 
 Nomad names the resource that ran out, never which constraint of which GPU failed on which node. The scheduler is the
 judge; this only explains, from the same facts: the node's devices and their attributes, and what runs there.
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.job_diff import attribute_name
 
 Node = Mapping[str, Any]
@@ -28,6 +29,12 @@ class Verdict:
 
     def __str__(self) -> str:
         return f"{self.node}: {'; '.join(self.reasons) if self.reasons else 'fits'}"
+
+
+def explain(cluster: Cluster, job: Mapping[str, Any]) -> list[Verdict]:
+    """Every node's answer to one replica of the job, as things are now."""
+    nodes = {node["ID"]: (node, cluster.nomad.node_allocations(node["ID"])) for node in cluster.nomad.nodes()}
+    return verdicts(job, nodes)
 
 
 def verdicts(job: Mapping[str, Any], nodes: Mapping[str, tuple[Node, Sequence[Allocation]]]) -> list[Verdict]:
@@ -56,8 +63,9 @@ def reasons_against(
         return [f"is {node['Status']}"]
     if node["SchedulingEligibility"] != "eligible":
         return ["takes no new work (drained or marked ineligible)"]
-    if node.get("NodePool", "default") != job.get("NodePool", "default"):
-        return [f"is in node pool `{node['NodePool']}`, `{job['NodePool']}` is asked for"]
+    pool = job.get("NodePool") or "default"
+    if pool not in {node["NodePool"], "all"}:
+        return [f"is in node pool `{node['NodePool']}`, `{pool}` is asked for"]
     task = group["Tasks"][0]
     driver = (node.get("Drivers") or {}).get(task["Driver"]) or {}
     reasons = [] if driver.get("Healthy") else [f"has no working `{task['Driver']}` driver"]

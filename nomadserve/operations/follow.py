@@ -7,7 +7,7 @@ from typing import Any
 
 from nomadserve.errors import BlockedOnCapacity, NomadserveError, TimedOut
 from nomadserve.nomad_api import Job
-from nomadserve.operations import plan
+from nomadserve.operations import fit
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.events import DeploymentProgress, Event, Note, ReplicaChanged
 
@@ -60,8 +60,7 @@ def follow(cluster: Cluster, job: Job, *, evaluation_id: str | None, timeout_s: 
         if deployment["Status"] in TERMINAL:
             yield from told_rollback(watch)
             raise failure(watch, deployment["StatusDescription"])
-        broken = failed_replica(watch, deployment_id)
-        if broken:
+        if has_failed_replica(watch, deployment_id):
             # Nomad would try again until the progress deadline; whoever waits here wants to know now.
             cluster.nomad.fail_deployment(deployment_id)
             yield from told_rollback(watch)
@@ -92,9 +91,12 @@ def newest_deployment(watch: Watch) -> str | None:
 
 def news(watch: Watch, deployment: dict[str, Any] | None) -> Iterator[Event]:
     """Replicas and counts that changed since they were last told."""
-    for stub in watch.cluster.nomad.allocations(watch.job["ID"]):
-        if deployment is not None and stub.get("DeploymentID") != deployment["ID"]:
-            continue
+    placed = (
+        watch.cluster.nomad.deployment_allocations(deployment["ID"])
+        if deployment is not None
+        else running_replicas(watch)
+    )
+    for stub in placed:
         state = replica_state(stub)
         if watch.states.get(stub["ID"]) != state:
             watch.states[stub["ID"]] = state
@@ -124,15 +126,15 @@ def raise_if_blocked(watch: Watch) -> None:
     """Say which nodes refuse a replica, and why, where the scheduler found no room."""
     if not watch.cluster.nomad.blocked_placements(watch.job["ID"]):
         return
-    placed = sum(stub["ClientStatus"] in {"pending", "running"} for stub in allocations_of(watch))
+    placed = sum(stub["ClientStatus"] in {"pending", "running"} for stub in running_replicas(watch))
     wanted = watch.job["TaskGroups"][0]["Count"]
     raise BlockedOnCapacity(
-        no_room_text(watch.job["ID"], plan.explain(watch.cluster, watch.job), placed=placed, wanted=wanted),
+        no_room_text(watch.job["ID"], fit.explain(watch.cluster, watch.job), placed=placed, wanted=wanted),
         hint=f"the job stays registered and starts as soon as a node has room; {withdraw_text(watch.job)} withdraws it",
     )
 
 
-def no_room_text(job_id: str, verdicts: list[Any], *, placed: int, wanted: int) -> str:
+def no_room_text(job_id: str, verdicts: list[fit.Verdict], *, placed: int, wanted: int) -> str:
     """What a user reads when the cluster is full or lacks what is asked for."""
     lines = [f"no node has room for `{job_id}`: {placed} of {wanted} replicas placed"]
     return "\n".join([*lines, *(f"  {verdict}" for verdict in verdicts)])
@@ -143,16 +145,15 @@ def withdraw_text(job: Job) -> str:
     return f"`nomadserve down {job['Meta']['nomadserve_service']} {job['Meta']['nomadserve_version']}`"
 
 
-def allocations_of(watch: Watch) -> list[dict[str, Any]]:
+def running_replicas(watch: Watch) -> list[dict[str, Any]]:
     """The allocations of the job as it is now, not of one of that name purged before."""
     return [stub for stub in watch.cluster.nomad.allocations(watch.job["ID"]) if stub["DesiredStatus"] == "run"]
 
 
-def failed_replica(watch: Watch, deployment_id: str) -> dict[str, Any] | None:
-    """A replica of this deployment that failed for good (its restarts are used up), or None."""
-    stubs = watch.cluster.nomad.allocations(watch.job["ID"])
-    own = (stub for stub in stubs if stub.get("DeploymentID") == deployment_id)
-    return next((stub for stub in own if stub["ClientStatus"] == "failed"), None)
+def has_failed_replica(watch: Watch, deployment_id: str) -> bool:
+    """Whether a replica of this deployment failed for good: its restarts are used up."""
+    own = watch.cluster.nomad.deployment_allocations(deployment_id)
+    return any(stub["ClientStatus"] == "failed" for stub in own)
 
 
 def told_rollback(watch: Watch) -> Iterator[Event]:

@@ -73,7 +73,7 @@ def make_plan(cluster: Cluster, service: Service) -> Plan:
     planned = cluster.nomad.plan(job)
     found = traffic.current_weights(cluster, service.name)
     weights, splitter = grown(found[0] if found else None, service.version), found[1] if found else None
-    routes = entries.routes(service.name, list(weights.by_version), service.request_timeout_s)
+    routes = entries.routes(service.name, list(weights.by_version), service.request_timeout)
     lines = job_diff.diff_lines(planned["Diff"], before=current if is_registered else None, after=job)
     return Plan(
         service=service,
@@ -91,7 +91,7 @@ def make_plan(cluster: Cluster, service: Service) -> Plan:
         routes=tuple(routes),
         weights=weights,
         is_named=is_named(cluster, service.name),
-        unplaced=tuple(explain(cluster, job)) if planned.get("FailedTGAllocs") else (),
+        unplaced=tuple(fit.explain(cluster, job)) if planned.get("FailedTGAllocs") else (),
         warnings=planned.get("Warnings") or "",
     )
 
@@ -114,12 +114,6 @@ def is_named(cluster: Cluster, service: str) -> bool:
     """Whether the gateway's job registers the service's name already; also where no gateway runs at all."""
     gateway = cluster.nomad.job(traffic.GATEWAY_JOB)
     return gateway is None or gateway["Stop"] or traffic.has_name(gateway, service)
-
-
-def explain(cluster: Cluster, job: Job) -> list[fit.Verdict]:
-    """Every node's answer to one replica of the job."""
-    nodes = {node["ID"]: (node, cluster.nomad.node_allocations(node["ID"])) for node in cluster.nomad.nodes()}
-    return fit.verdicts(job, nodes)
 
 
 def refuse_taken_names(cluster: Cluster, service: Service, job: Job | None) -> None:

@@ -1,0 +1,159 @@
+"""A service becomes the text of its Nomad job; the templates lie in `jobs/`, one for each scaling target."""
+
+import json
+import re
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from nomadserve.spec import Cron, Gpu, Model, Preference, RequestsPerSecond, Scaling, Schedule, Service, zone_of
+
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_ASSIGNMENTS = re.compile(r"(?:^ *\w+ *= .*\n){2,}", re.MULTILINE)
+_SPECIAL = re.compile(r'["\\\x00-\x1f\x7f]|[$%](?=\{)')
+
+
+def jobs_dir() -> Path:
+    """The shipped job templates: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "jobs"
+    return inside if inside.is_dir() else package.parent / "jobs"
+
+
+def render_job(service: Service, *, count: int | None = None) -> str:
+    """The job of a service's version as HCL.
+
+    Args:
+        service: what is wanted.
+        count: replicas to start with; as the service says where not given.
+    """
+    template = _environment().get_template("service.nomad.hcl.j2")
+    text = template.render(
+        service=service,
+        count=service.count if count is None else count,
+        nomadserve_version=version("nomadserve"),
+        models_json=_models_json(service),
+        fetched=[model for model in service.models if model.is_remote],
+        mounted=[model for model in service.models if not model.is_remote and _is_container(service)],
+    )
+    return _tidied(text)
+
+
+def quote(value: object) -> str:
+    """A text as an HCL literal: nothing in it is evaluated."""
+    return '"' + _SPECIAL.sub(lambda match: _escaped(match[0]), str(value)) + '"'
+
+
+def _escaped(char: str) -> str:
+    if char in "$%":  # before a brace: doubled, it stands for itself
+        return char * 2
+    return _ESCAPES.get(char) or f"\\u{ord(char):04x}"
+
+
+def _tidied(text: str) -> str:
+    """The text as `nomad fmt` would leave it: aligned equal signs, no blank lines that templates left behind."""
+    text = re.sub(r"\n\s*\n(?=\s*(?:\n|\}))", "\n", text)
+    return _ASSIGNMENTS.sub(lambda run: _aligned(run[0]), text)
+
+
+def _aligned(run: str) -> str:
+    """Lines of `key = value` with their equal signs below one another."""
+    pairs = [line.split("=", 1) for line in run.splitlines()]
+    width = max(len(key.rstrip()) for key, _ in pairs)
+    return "".join(f"{key.rstrip():{width}} ={value}\n" for key, value in pairs)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(jobs_dir()),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(hcl=quote, number=_number)
+    environment.globals.update(
+        conditions=_conditions,
+        cron=Cron,
+        default_window=RequestsPerSecond(value=1).window,
+        fetched_name=_fetched_name,
+        in_utc=_in_utc,
+        model_path=_model_path,
+        promql=_promql,
+    )
+    return environment
+
+
+def _is_container(service: Service) -> bool:
+    return service.driver in ("docker", "podman")
+
+
+def _models_json(service: Service) -> str:
+    """The value of NOMADSERVE_MODELS: what the runtime loads, and from where."""
+    return json.dumps([_model_entry(model, service) for model in service.models], separators=(",", ":"))
+
+
+def _model_entry(model: Model, service: Service) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "name": model.name,
+        "path": _model_path(model, service),
+        "engine": model.runtime_engine,
+        "max_batch": model.max_batch,
+        "checksum": model.checksum,
+        "threads": model.threads,
+    }
+    return {key: value for key, value in entry.items() if value is not None}
+
+
+def _model_path(model: Model, service: Service) -> str:
+    """Where the runtime finds the file: fetched, mounted into its container, or as it lies on the node."""
+    if model.is_remote:
+        return f"${{NOMAD_TASK_DIR}}/models/{_fetched_name(model)}"
+    if _is_container(service):
+        return f"/models/{_fetched_name(model)}"
+    return model.source
+
+
+def _fetched_name(model: Model) -> str:
+    """The model's name with the ending of its file."""
+    path = urlsplit(model.source.rpartition("::")[2]).path if model.is_remote else model.source
+    return model.name + (PurePosixPath(path).suffix or ".onnx")
+
+
+def _conditions(block: Gpu | Preference) -> list[tuple[str, str, str]]:
+    """Conditions on a device: attribute, operator, value."""
+    found = []
+    if block.memory is not None:
+        found.append(("device.attr.memory", block.memory.operator, block.memory.amount.text))
+    if block.model is not None:
+        found.append(("device.model", "regexp", block.model))
+    if block.driver_version is not None:
+        found.append(("device.attr.driver_version", "version", block.driver_version))
+    return found
+
+
+def _in_utc(schedule: Schedule, key: str) -> str:
+    """A schedule's cron line in UTC, by the offset that its zone has today."""
+    return Cron(getattr(schedule, key)).in_utc(zone_of(schedule.timezone), datetime.now(UTC))
+
+
+def _promql(wanted: str, scaling: Scaling) -> str:
+    """PromQL for whole replicas: with the share on top, rounded up, and never beyond `max`.
+
+    No data stays no data, which leaves the count alone: a monitoring outage must not scale anything down. The upper
+    bound also keeps an infinite value away from the autoscaler, which would read it as a negative count.
+    """
+    spare = f" * {_number(1 + scaling.overprovision)}" if scaling.overprovision else ""
+    wanted = wanted.strip()
+    if "\n" in wanted or "#" in wanted:  # a comment ends with its line, and must not swallow what follows
+        wanted = f"\n{wanted}\n"
+    return f"clamp_max(ceil(({wanted}){spare}), {scaling.max})"
+
+
+def _number(value: float) -> str:
+    """A number without a needless fraction."""
+    return f"{round(value, 9):.12g}"

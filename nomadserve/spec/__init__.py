@@ -1,0 +1,57 @@
+"""What a user wants: a service and its parts, typed and checked; no file, no network, no template."""
+
+from nomadserve.spec.cron import BadCron, Cron
+from nomadserve.spec.rules import REFUSED, Violation, violations, zone_of
+from nomadserve.spec.service import (
+    AnyTarget,
+    BacklogSeconds,
+    Batching,
+    Block,
+    CpuLoad,
+    Gpu,
+    GpuLoad,
+    InFlight,
+    Model,
+    Named,
+    Preference,
+    Queue,
+    RequestsPerSecond,
+    Resources,
+    Scaling,
+    Schedule,
+    Service,
+    Target,
+    Update,
+)
+from nomadserve.spec.units import Mebibytes, MemoryBound, Seconds
+
+__all__ = [
+    "REFUSED",
+    "AnyTarget",
+    "BacklogSeconds",
+    "BadCron",
+    "Batching",
+    "Block",
+    "CpuLoad",
+    "Cron",
+    "Gpu",
+    "GpuLoad",
+    "InFlight",
+    "Mebibytes",
+    "MemoryBound",
+    "Model",
+    "Named",
+    "Preference",
+    "Queue",
+    "RequestsPerSecond",
+    "Resources",
+    "Scaling",
+    "Schedule",
+    "Seconds",
+    "Service",
+    "Target",
+    "Update",
+    "Violation",
+    "violations",
+    "zone_of",
+]

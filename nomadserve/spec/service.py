@@ -1,0 +1,232 @@
+"""What a service file may say: one frozen Struct per block, one field per key, every default in sight.
+
+A field's name is the key's name, except where a repeated block reads better in the plural. Times are `Seconds`,
+amounts of memory `Mebibytes`. What a single field can't express stands in `rules`.
+"""
+
+import re
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta, field
+
+from nomadserve.spec.units import Mebibytes, MemoryBound, Seconds
+
+REMOTE = re.compile(r"(?:[a-z0-9]+::|[a-z][a-z0-9+.-]*://)")
+
+PositiveInt = Annotated[int, Meta(ge=1)]
+Percent = Annotated[float, Meta(gt=0, le=100)]
+
+
+class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A block of the file.
+
+    Attributes:
+        planned: keys and blocks of the language that this release refuses by name.
+        planned_values: the same for single values of a key.
+    """
+
+    planned: ClassVar[frozenset[str]] = frozenset()
+    planned_values: ClassVar[frozenset[tuple[str, str]]] = frozenset()
+
+
+class Named(Block, frozen=True, kw_only=True):
+    """A block that is written with a label: `model "digits" { … }`."""
+
+    name: str
+
+
+class Model(Named, frozen=True, kw_only=True):
+    """One model that every replica of the service serves.
+
+    `source` is an absolute path for a local file, else an address that Nomad fetches. For a local file, `checksum`
+    is always there, so that a changed file rolls the job and a wrong file on a node is noticed.
+    """
+
+    planned = frozenset({"precision", "profiles", "instances", "warmup"})
+    planned_values = frozenset({("engine", "tensorrt")})
+
+    source: str
+    checksum: str | None = None
+    engine: Literal["auto", "onnxruntime", "fake"] = "auto"
+    max_batch: PositiveInt = 32
+    threads: PositiveInt | None = None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether Nomad fetches the file, rather than finding it on the node."""
+        return bool(REMOTE.match(self.source))
+
+    @property
+    def runtime_engine(self) -> str:
+        """The engine that the runtime is told to load."""
+        return "onnxruntime" if self.engine == "auto" else self.engine
+
+
+class Preference(Block, frozen=True, kw_only=True):
+    """A wish about the GPU, weighed against others; one of `memory`, `model`, `driver_version`."""
+
+    memory: MemoryBound | None = None
+    model: str | None = None
+    driver_version: str | None = None
+    weight: Annotated[int, Meta(ge=-100, le=100)] = 50
+
+
+class Gpu(Block, frozen=True, kw_only=True):
+    """The devices each replica needs; all of one kind, none shared."""
+
+    count: PositiveInt = 1
+    name: str = "nvidia/gpu"
+    memory: MemoryBound | None = None
+    model: str | None = None
+    driver_version: str | None = None
+    preferences: tuple[Preference, ...] = field(default=(), name="prefer")
+
+
+class Resources(Block, frozen=True, kw_only=True):
+    """What each replica asks of a node; `cpu` in MHz, or whole `cores`."""
+
+    cpu: PositiveInt | None = None
+    cores: PositiveInt | None = None
+    memory: Mebibytes = Mebibytes(1024)
+    memory_max: Mebibytes | None = None
+
+    cpu_default: ClassVar[int] = 500
+
+    @property
+    def cpu_mhz(self) -> int | None:
+        """The MHz asked for; None where whole cores are."""
+        return None if self.cores else self.cpu or self.cpu_default
+
+
+class Batching(Block, frozen=True, kw_only=True):
+    """How requests are put together; `max_delay` is how long a batch may wait while the engine is idle."""
+
+    planned = frozenset({"latency_target", "sizes"})
+
+    max_delay: Seconds = Seconds(0)
+
+
+class Queue(Block, frozen=True, kw_only=True):
+    """What may wait: at most `max` rows for each model, each for at most `timeout`."""
+
+    planned = frozenset({"priorities"})
+
+    max: Annotated[int, Meta(ge=1, le=1_000_000)] = 256
+    timeout: Seconds | None = None
+
+
+class Target(Block, frozen=True, kw_only=True, tag_field="kind"):
+    """A load that one replica should carry; measured over `window`."""
+
+    value: Annotated[float, Meta(gt=0)]
+    window: Seconds = Seconds(60)
+
+    @property
+    def kind(self) -> str:
+        """The label of the block, and the name of its template in `jobs/targets`."""
+        return str(self.__struct_config__.tag)
+
+
+class RequestsPerSecond(Target, frozen=True, kw_only=True, tag="requests_per_second"):
+    """Requests a second that one replica should answer."""
+
+
+class InFlight(Target, frozen=True, kw_only=True, tag="in_flight"):
+    """Requests that one replica should have in work at once."""
+
+
+class BacklogSeconds(Target, frozen=True, kw_only=True, tag="backlog_seconds"):
+    """Seconds of work that may wait at one replica."""
+
+
+class CpuLoad(Target, frozen=True, kw_only=True, tag="cpu"):
+    """Percent of its CPU that one replica should use; over a `window` only where it has whole cores.
+
+    For a share in MHz, Nomad alone knows the percentage, and tells that of the moment.
+    """
+
+    value: Percent
+    window: Seconds | None = None  # type: ignore[assignment]
+
+
+class GpuLoad(Target, frozen=True, kw_only=True, tag="gpu"):
+    """Percent of its GPUs' time that one replica should use."""
+
+    value: Percent
+
+
+AnyTarget = RequestsPerSecond | InFlight | BacklogSeconds | CpuLoad | GpuLoad
+
+
+class Schedule(Named, frozen=True, kw_only=True):
+    """At least `min` replicas from each `start` to the next `end`; both cron, five fields, in `timezone`."""
+
+    start: str
+    end: str
+    min: PositiveInt
+    timezone: str = "UTC"
+
+
+class Scaling(Block, frozen=True, kw_only=True):
+    """How many replicas there are: the largest number that any target, schedule or query asks for."""
+
+    planned = frozenset({"max_total"})
+
+    min: PositiveInt
+    max: PositiveInt
+    targets: tuple[AnyTarget, ...] = field(default=(), name="target")
+    schedules: tuple[Schedule, ...] = field(default=(), name="schedule")
+    query: str | None = None
+    overprovision: Annotated[float, Meta(ge=0, le=5)] = 0.0
+    evaluation_interval: Seconds = Seconds(10)
+    cooldown: Seconds = Seconds(300)
+    cooldown_on_scale_up: Seconds = Seconds(30)
+    max_scale_up: PositiveInt | None = None
+    max_scale_down: PositiveInt | None = None
+
+
+class Update(Block, frozen=True, kw_only=True):
+    """How a changed file reaches the replicas of the same version."""
+
+    planned = frozenset({"canary"})
+
+    max_parallel: PositiveInt = 1
+    min_healthy_time: Seconds = Seconds(2)
+    healthy_deadline: Seconds = Seconds(300)
+    progress_deadline: Seconds = Seconds(600)
+    auto_revert: bool = True
+
+
+class Service(Named, frozen=True, kw_only=True):
+    """One version of a service: the whole file."""
+
+    planned = frozenset({"spot", "auth", "limits", "cache", "jobs", "mesh", "template"})
+
+    version: str = "v1"
+    models: tuple[Model, ...] = field(default=(), name="model")
+    replicas: PositiveInt | None = None
+    datacenters: tuple[str, ...] = ("*",)
+    namespace: str | None = None
+    node_pool: str | None = None
+    region: str | None = None
+    driver: Literal["raw_exec", "exec", "docker", "podman"] = "raw_exec"
+    image: str | None = None
+    env: dict[str, str] = field(default_factory=dict)
+    request_timeout: Seconds = Seconds(300)
+    gpu: Gpu | None = None
+    resources: Resources = Resources()
+    batching: Batching = Batching()
+    queue: Queue = Queue()
+    scaling: Scaling | None = None
+    update: Update = Update()
+
+    @property
+    def job_id(self) -> str:
+        """Name of this version's Nomad job and Consul service."""
+        return f"{self.name}-{self.version}"
+
+    @property
+    def count(self) -> int:
+        """Replicas that a first deployment starts."""
+        return self.scaling.min if self.scaling else self.replicas or 1

@@ -1,0 +1,1 @@
+"""One module per engine; each is the only door to its library, and has `load(path, *, batch_max, threads)`."""

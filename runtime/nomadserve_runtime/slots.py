@@ -1,0 +1,241 @@
+"""The queue of a model: slots of preallocated host rows, and the tickets of the requests that hold rows in them.
+
+    FREE ──reserve──► OPEN ──take──► RUNNING ──finish──► ANSWERED ──last ticket leaves──► FREE
+
+Everything here belongs to the event loop. The one exception: while a slot is RUNNING, its arrays belong to the engine
+thread. Nothing here awaits.
+"""
+
+import enum
+import heapq
+from asyncio import Future
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nomadserve_runtime.tensors import TensorSpec
+
+HostArray = Callable[[tuple[int, ...], np.dtype], np.ndarray]
+
+
+class Stage(enum.Enum):
+    """Where a slot is on its way; only its `SlotQueue` moves it on."""
+
+    FREE = enum.auto()
+    OPEN = enum.auto()  # queued: takes rows, and gives them back
+    RUNNING = enum.auto()  # with the engine
+    ANSWERED = enum.auto()  # outputs written, some request still to read them
+
+
+class Slot:
+    """The host memory of one batch: rows of every input and output.
+
+    Attributes:
+        inputs: one array per input, in the order of the model; shape (capacity, *row_shape).
+        outputs: the same for the outputs.
+        rows: rows that requests hold, never more than `capacity`. Dense at the start of the arrays once taken.
+        tickets: the requests that hold rows, in the order in which they came in.
+    """
+
+    def __init__(
+        self,
+        *,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        capacity: int,
+        host_array: HostArray,
+    ) -> None:
+        assert capacity > 0
+        self.capacity = capacity
+        self.inputs = tuple(host_array((capacity, *spec.row_shape), spec.dtype) for spec in inputs)
+        self.outputs = tuple(host_array((capacity, *spec.row_shape), spec.dtype) for spec in outputs)
+        self.rows = 0
+        self.tickets: dict[Ticket, None] = {}
+        self.stage = Stage.FREE
+        self._end = 0  # rows [0, _end) were given out; the difference to `rows` are holes that requests left
+
+    @property
+    def free_rows(self) -> int:
+        """Rows that a request may still take."""
+        return self.capacity - self.rows
+
+    @property
+    def oldest_at(self) -> float:
+        """When the oldest request in it was admitted, monotonic seconds."""
+        return next(iter(self.tickets)).admitted_at
+
+    def add(self, ticket: "Ticket") -> None:
+        """Give `ticket` the next rows; closes holes first where the end is reached."""
+        assert ticket.rows <= self.free_rows
+        if self._end + ticket.rows > self.capacity:
+            self.close_holes()
+        ticket.slot = self
+        ticket.start = self._end
+        self._end += ticket.rows
+        self.rows += ticket.rows
+        self.tickets[ticket] = None
+
+    def remove(self, ticket: "Ticket") -> None:
+        """Take the rows of `ticket` back, leaving a hole."""
+        del self.tickets[ticket]
+        self.rows -= ticket.rows
+        if not self.tickets:
+            self._end = 0
+
+    def close_holes(self) -> None:
+        """Move the rows of every ticket down until they are dense."""
+        if self._end == self.rows:
+            return
+        end = 0
+        for ticket in sorted(self.tickets, key=lambda ticket: ticket.start):
+            if ticket.start != end:
+                for array in self.inputs:
+                    array[end : end + ticket.rows] = array[ticket.start : ticket.start + ticket.rows]
+                ticket.start = end
+            end += ticket.rows
+        self._end = end
+        assert self._end == self.rows
+
+    def absorb(self, younger: "Slot") -> None:
+        """Take over all requests of a younger slot, with their rows."""
+        assert younger.rows <= self.free_rows
+        for ticket in list(younger.tickets):
+            rows = [array[ticket.start : ticket.start + ticket.rows] for array in younger.inputs]
+            younger.remove(ticket)
+            self.add(ticket)
+            ticket.write(rows)
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """One admitted request: its rows in a slot, and the future of its answer. Given up exactly once.
+
+    Attributes:
+        rows: how many rows it holds, from `start` on in `slot`.
+        admitted_at: monotonic seconds.
+        deadline_at: monotonic seconds after which its batch must not be launched; infinite for none.
+        done: resolved when its output rows are written, or failed with the `Fault` of the request.
+    """
+
+    rows: int
+    admitted_at: float
+    deadline_at: float
+    done: "Future[None]"
+    slot: Slot = field(init=False)
+    start: int = field(init=False, default=0)
+    is_given_up: bool = field(init=False, default=False)
+
+    def write(self, inputs: Sequence[np.ndarray]) -> None:
+        """Copy the rows of the request, one array per input in the order of the model, into the slot."""
+        for target, rows in zip(self.slot.inputs, inputs, strict=True):
+            target[self.start : self.start + self.rows] = rows
+
+    def outputs(self) -> tuple[np.ndarray, ...]:
+        """Views on the output rows; valid from `done` until the ticket is given up."""
+        return tuple(array[self.start : self.start + self.rows] for array in self.slot.outputs)
+
+
+class SlotQueue:
+    """All slots of a model; at most `rows_max` rows are queued, and exactly that many can be.
+
+    slots: as many as `policy.slots_needed` says, all alike.
+
+    Attributes:
+        rows: queued now: reserved, and not taken for the engine.
+        open: the slots that are queued, oldest first; each holds at least one row.
+        out: how many slots are away: running, or answered and not yet left by all.
+    """
+
+    def __init__(self, slots: Sequence[Slot], *, rows_max: int) -> None:
+        assert slots
+        self.capacity = slots[0].capacity
+        self.rows_max = rows_max
+        self.rows = 0
+        self.open: list[Slot] = []
+        self.out = 0
+        # The last one given back is the first one taken: few slots are ever touched while the load is low.
+        self._free = list(slots)
+        # Of the open slots those with a free row: a long queue of full slots costs nothing to walk past.
+        self._roomy: dict[Slot, None] = {}
+
+    @property
+    def free_rows(self) -> int:
+        """How many rows a request can get now, if they fit into one slot."""
+        return self.rows_max - self.rows
+
+    def reserve(self, ticket: Ticket) -> None:
+        """Give `ticket` rows in the first open slot that has room, else in a new one."""
+        assert 0 < ticket.rows <= min(self.capacity, self.free_rows)
+        slot = next((slot for slot in self._roomy if slot.free_rows >= ticket.rows), None) or self._open_slot()
+        slot.add(ticket)
+        self.rows += ticket.rows
+        self._note_room(slot)
+
+    def holds(self, ticket: Ticket) -> bool:
+        """Whether the ticket is queued: not yet with the engine, and not taken out."""
+        return ticket.slot.stage is Stage.OPEN and ticket in ticket.slot.tickets
+
+    def take(self) -> Slot:
+        """The oldest open slot, its rows dense, for the engine; `finish` it afterwards."""
+        slot = self.open[0]
+        self._close_slot(slot, Stage.RUNNING)
+        slot.close_holes()
+        self.rows -= slot.rows
+        self.out += 1
+        return slot
+
+    def finish(self, slot: Slot) -> None:
+        """The engine is done with a slot that was taken; it is free when its last request has left."""
+        assert slot.stage is Stage.RUNNING
+        slot.stage = Stage.ANSWERED
+        if not slot.tickets:
+            self._free_out(slot)
+
+    def leave(self, ticket: Ticket) -> None:
+        """The request needs its rows no more, at whatever stage they are; nothing happens where it left before."""
+        slot = ticket.slot
+        if ticket not in slot.tickets:
+            return
+        slot.remove(ticket)
+        if slot.stage is Stage.OPEN:
+            self.rows -= ticket.rows
+            if slot.tickets:
+                self._note_room(slot)
+            else:
+                self._close_slot(slot, Stage.FREE)
+                self._free.append(slot)
+        elif slot.stage is Stage.ANSWERED and not slot.tickets:
+            self._free_out(slot)
+
+    def _open_slot(self) -> Slot:
+        if not self._free:
+            self._merge_two()
+        slot = self._free.pop()
+        slot.stage = Stage.OPEN
+        self.open.append(slot)
+        return slot
+
+    def _close_slot(self, slot: Slot, stage: Stage) -> None:
+        slot.stage = stage
+        self.open.remove(slot)
+        self._roomy.pop(slot, None)
+
+    def _free_out(self, slot: Slot) -> None:
+        slot.stage = Stage.FREE
+        self.out -= 1
+        self._free.append(slot)
+
+    def _note_room(self, slot: Slot) -> None:
+        if slot.free_rows:
+            self._roomy[slot] = None
+        else:
+            self._roomy.pop(slot, None)
+
+    def _merge_two(self) -> None:
+        """Make a free slot of the two emptiest; `policy.slots_needed` says why they fit into one."""
+        older, younger = sorted(heapq.nsmallest(2, self.open, key=lambda slot: slot.rows), key=self.open.index)
+        older.absorb(younger)
+        self._close_slot(younger, Stage.FREE)
+        self._free.append(younger)
+        self._note_room(older)

@@ -1,0 +1,351 @@
+"""The local cluster, on real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dns.resolver
+import psutil
+import pytest
+import requests
+
+from nomadserve.engines.local.ports import dynamic_range, ports_at, taken
+from nomadserve.engines.local.record import Cluster
+from tests.integration.local_clusters import Cli, RunningCluster, free_offset, home_of
+
+StartCluster = Callable[..., RunningCluster]
+PATIENCE_S = 60.0
+
+SLEEPER = """
+job "sleeper" {
+  group "sleeper" {
+    task "sleep" {
+      driver = "raw_exec"
+      config {
+        command = "/bin/sh"
+        args    = ["-c", "cd /; sleep 86399 & exec sleep 86399"]
+      }
+      resources {
+        cpu    = 20
+        memory = 16
+      }
+    }
+  }
+}
+"""
+
+
+def test_second_up_changes_nothing_and_says_so(bare_cli: Cli, cluster: RunningCluster) -> None:
+    before = agents(cluster.home)
+
+    again = bare_cli("dev", "up", "--name", cluster.name)
+
+    assert f"cluster `{cluster.name}` is already up" in again.stderr
+    assert agents(cluster.home) == before
+
+
+def test_up_with_another_offset_than_the_running_cluster_has_is_refused(bare_cli: Cli, cluster: RunningCluster) -> None:
+    refused = bare_cli("dev", "up", "--name", cluster.name, "--port-offset", "7", check=False)
+
+    assert refused.returncode == 2
+    assert f"error: cluster `{cluster.name}` has port offset {cluster.offset}, not 7" in refused.stderr
+    assert f"hint: take it down first: `nomadserve dev down --name {cluster.name}`" in refused.stderr
+
+
+def test_everything_listens_on_loopback_only(cluster: RunningCluster) -> None:
+    fixed = set(ports_at(cluster.offset).all())
+    listening = {
+        (connection.laddr.ip, connection.laddr.port)
+        for connection in psutil.net_connections("inet")
+        if connection.laddr and connection.laddr.port in fixed and connection.status in ("LISTEN", "NONE")
+    }
+
+    assert {port for _, port in listening} == fixed
+    assert {ip for ip, _ in listening} == {"127.0.0.1"}
+
+
+def test_status_shows_every_part_healthy_with_its_page(bare_cli: Cli, cluster: RunningCluster) -> None:
+    status = bare_cli.json("dev", "status", "--name", cluster.name)
+
+    assert isinstance(status, dict)
+    assert [(part["name"], part["healthy"]) for part in status["parts"]] == [
+        ("consul", True),
+        ("nomad", True),
+        ("gateway", True),
+    ]
+    for part in status["parts"][:2]:
+        assert "html" in requests.get(part["url"], timeout=10).headers["Content-Type"]
+    assert status["environment"] == cluster.environment
+
+
+def test_env_and_status_of_a_cluster_that_is_not_up_say_how_to_start_it(bare_cli: Cli) -> None:
+    for verb in ("env", "status"):
+        refused = bare_cli("dev", verb, "--name", "nowhere", check=False)
+
+        assert refused.returncode == 2
+        assert refused.stdout == ""
+        assert refused.stderr == (
+            "error: cluster `nowhere` is not up\nhint: start it: `nomadserve dev up --name nowhere`\n"
+        )
+
+
+def test_name_that_is_no_dns_label_is_refused(bare_cli: Cli) -> None:
+    refused = bare_cli("dev", "up", "--name", "../etc", check=False)
+
+    assert refused.returncode == 2
+    assert "error: `../etc` can't be the name of a cluster" in refused.stderr
+
+
+def test_gateway_is_named_by_consul_dns_and_answers(cluster: RunningCluster) -> None:
+    resolver = dns.resolver.Resolver(configure=False)
+    resolver.nameservers, resolver.port = [cluster.consul_dns[0]], cluster.consul_dns[1]
+
+    answers = list(resolver.resolve("nomadserve.service.consul", "SRV"))
+
+    assert [answer.port for answer in answers] == [ports_at(cluster.offset).gateway]
+    # No service is routed yet: Envoy itself answers.
+    reply = requests.get(cluster.gateway, timeout=10)
+    assert (reply.status_code, reply.headers["server"]) == (503, "envoy")
+
+
+def test_config_entries_of_the_platform_are_there(cluster: RunningCluster) -> None:
+    defaults = requests.get(f"{cluster.consul}/v1/config/service-defaults/nomadserve-gateway", timeout=10).json()
+    router = requests.get(f"{cluster.consul}/v1/config/service-router/nomadserve", timeout=10).json()
+
+    assert defaults["EnvoyExtensions"][0]["Name"] == "builtin/property-override"
+    assert router["Routes"] == []
+
+
+def test_gateway_works_again_after_envoy_died(cluster: RunningCluster) -> None:
+    envoy = the_envoy(cluster.home)
+
+    envoy.kill()
+
+    eventually(lambda: envoy_of(cluster.home) not in (None, envoy) and answers(cluster.gateway), "a new Envoy")
+
+
+def test_allocations_get_ports_of_the_clusters_own_range(cluster: RunningCluster) -> None:
+    record = json.loads((cluster.home / "cluster.json").read_text())
+    node = requests.get(f"{cluster.nomad}/v1/nodes", timeout=10).json()[0]
+    resources = requests.get(f"{cluster.nomad}/v1/node/{node['ID']}", timeout=10).json()["NodeResources"]
+
+    assert (resources["MinDynamicPort"], resources["MaxDynamicPort"]) == dynamic_range(record["slot"])
+
+
+def test_two_clusters_live_side_by_side_and_end_alone(
+    bare_cli: Cli, cluster: RunningCluster, start_cluster: StartCluster, tmp_path: Path
+) -> None:
+    extra = tmp_path / "extra.hcl"
+    extra.write_text('client {\n  meta {\n    told = "by-a-file"\n  }\n}\n')
+
+    other = start_cluster("other", "--nomad-config", str(extra))
+
+    node = requests.get(f"{other.nomad}/v1/nodes", timeout=10).json()[0]
+    assert requests.get(f"{other.nomad}/v1/node/{node['ID']}", timeout=10).json()["Meta"]["told"] == "by-a-file"
+    listed = bare_cli.json("dev", "list")
+    assert isinstance(listed, list)
+    assert {row["name"]: row["healthy"] for row in listed} == {cluster.name: True, other.name: True}
+    bare_cli("dev", "down", "--name", other.name)
+    assert_nothing_left(other)
+    assert answers(cluster.gateway)
+
+
+def test_offset_whose_ports_are_taken_is_refused_by_name_of_port(bare_cli: Cli, cluster: RunningCluster) -> None:
+    refused = bare_cli("dev", "up", "--name", "late", "--port-offset", str(cluster.offset), check=False)
+
+    assert refused.returncode == 2
+    assert f"at port offset {cluster.offset} these ports are taken: {4646 + cluster.offset}" in refused.stderr
+    assert "not up: nothing to do" in bare_cli("dev", "down", "--name", "late").stderr
+
+
+def test_down_after_normal_use_leaves_nothing(bare_cli: Cli, start_cluster: StartCluster) -> None:
+    cluster = start_cluster("normal")
+    sleepers = run_sleeper(cluster)
+
+    down = bare_cli("dev", "down", "--name", cluster.name)
+
+    assert f"cluster `{cluster.name}` is down" in down.stderr
+    assert_nothing_left(cluster, sleepers)
+    assert "was not up: nothing to do" in bare_cli("dev", "down", "--name", cluster.name).stderr
+
+
+def test_down_after_a_killed_nomad_agent_leaves_nothing(bare_cli: Cli, start_cluster: StartCluster) -> None:
+    cluster = start_cluster("headless")
+    sleepers = run_sleeper(cluster)
+    kill_agent(cluster.home, "nomad.json")
+    assert all(process.is_running() for process in sleepers)
+
+    bare_cli("dev", "down", "--name", cluster.name)
+
+    assert_nothing_left(cluster, sleepers)
+
+
+def test_down_without_the_record_leaves_nothing(bare_cli: Cli, start_cluster: StartCluster) -> None:
+    cluster = start_cluster("unrecorded")
+    sleepers = run_sleeper(cluster)
+    (cluster.home / "cluster.json").unlink()
+
+    bare_cli("dev", "down", "--name", cluster.name)
+
+    assert_nothing_left(cluster, sleepers)
+
+
+@pytest.mark.parametrize("moment", ["cluster.json", "consul.json", "nomad.json", "a running gateway"])
+def test_down_after_an_up_killed_half_way_leaves_nothing(bare_cli: Cli, state_home: Path, moment: str) -> None:
+    name, offset = f"killed-{os.getpid()}", free_offset()
+    home = home_of(state_home, name)
+    up = bare_cli.start("dev", "up", "--name", name, "--port-offset", str(offset))
+    try:
+        reached = (lambda: envoy_of(home) is not None) if " " in moment else (home / moment).exists
+        eventually(reached, moment)
+        up.send_signal(signal.SIGKILL)
+    finally:
+        up.kill()
+        up.wait()
+        bare_cli("dev", "down", "--name", name)
+
+    assert_nothing_left(RunningCluster(name, offset, {}, home))
+
+
+def test_up_goes_on_where_a_killed_up_stopped(bare_cli: Cli, state_home: Path) -> None:
+    name, offset = f"resumed-{os.getpid()}", free_offset()
+    home = home_of(state_home, name)
+    first = bare_cli.start("dev", "up", "--name", name, "--port-offset", str(offset))
+    try:
+        eventually((home / "consul.json").exists, "a started Consul")
+        first.kill()
+        first.wait()
+
+        bare_cli("dev", "up", "--name", name)
+
+        assert bare_cli("dev", "status", "--name", name).returncode == 0
+    finally:
+        first.kill()
+        first.wait()
+        bare_cli("dev", "down", "--name", name)
+
+
+def test_up_repairs_a_cluster_whose_agents_were_killed(bare_cli: Cli, start_cluster: StartCluster) -> None:
+    cluster = start_cluster("repaired")
+    sleepers = run_sleeper(cluster)
+    routes = [{"Match": {"HTTP": {"PathPrefix": "/x"}}, "Destination": {"Service": "x"}}]
+    entries = f"{cluster.consul}/v1/config"
+    for entry in (
+        {"Kind": "service-defaults", "Name": "x", "Protocol": "http"},
+        {"Kind": "service-router", "Name": "nomadserve", "Routes": routes},
+    ):
+        assert requests.put(entries, json=entry, timeout=10).json() is True
+    kill_agent(cluster.home, "nomad.json")
+    kill_agent(cluster.home, "consul.json")
+    assert bare_cli("dev", "status", "--name", cluster.name, check=False).returncode == 1
+
+    bare_cli("dev", "up", "--name", cluster.name)
+
+    assert bare_cli("dev", "status", "--name", cluster.name).returncode == 0
+    assert all(process.is_running() for process in sleepers)
+    kept = requests.get(f"{entries}/service-router/nomadserve", timeout=10).json()["Routes"]
+    assert [route["Destination"]["Service"] for route in kept] == ["x"]
+
+
+def test_agent_that_ends_at_once_is_an_error_with_its_last_words(bare_cli: Cli, tmp_path: Path) -> None:
+    wrong, name = tmp_path / "wrong.hcl", f"wrong-{os.getpid()}"
+    wrong.write_text("server {\n  nonsense = 7\n}\n")
+    try:
+        failed = bare_cli(
+            "dev", "up", "--name", name, "--port-offset", str(free_offset()), "--nomad-config", str(wrong), check=False
+        )
+    finally:
+        bare_cli("dev", "down", "--name", name)
+
+    assert failed.returncode == 1
+    assert "error: `nomad` ended; the last lines of its log:" in failed.stderr
+    assert "nonsense" in failed.stderr
+
+
+def eventually(claim: Callable[[], bool], what: str) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while not claim():
+        assert time.monotonic() < until, f"not within {PATIENCE_S} s: {what}"
+        time.sleep(0.05)
+
+
+def answers(url: str) -> bool:
+    try:
+        requests.get(url, timeout=5)
+    except requests.RequestException:
+        return False
+    return True
+
+
+def run_sleeper(cluster: RunningCluster) -> list[psutil.Process]:
+    """Start a job that never ends by itself, and return its processes: one of them is nobody's foreground."""
+    job = requests.post(f"{cluster.nomad}/v1/jobs/parse", json={"JobHCL": SLEEPER}, timeout=10).json()
+    requests.post(f"{cluster.nomad}/v1/jobs", json={"Job": job}, timeout=10).raise_for_status()
+
+    def sleepers() -> list[psutil.Process]:
+        return [process for process in of_home(cluster.home) if "86399" in command_of(process)]
+
+    eventually(lambda: len(sleepers()) == 2, "two sleepers")
+    return sleepers()
+
+
+def kill_agent(home: Path, config: str) -> None:
+    """SIGKILL, and wait until it is gone."""
+    [agent] = [process for process in of_home(home) if f"={home / config}" in command_of(process)]
+    agent.kill()
+    eventually(lambda: agent not in list(of_home(home)), f"the end of the agent of {config}")
+
+
+def agents(home: Path) -> set[int]:
+    return {process.pid for process in of_home(home) if " agent " in command_of(process)}
+
+
+def envoy_of(home: Path) -> psutil.Process | None:
+    found = (process for process in of_home(home) if "envoy --config-path" in command_of(process))
+    return next(found, None)
+
+
+def the_envoy(home: Path) -> psutil.Process:
+    envoy = envoy_of(home)
+    assert envoy is not None
+    return envoy
+
+
+def of_home(home: Path) -> Iterator[psutil.Process]:
+    """Living processes that carry the cluster's mark."""
+    for process in psutil.process_iter():
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("NOMADSERVE_CLUSTER") == str(home):
+                yield process
+        except psutil.Error:
+            continue
+
+
+def command_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def assert_nothing_left(cluster: RunningCluster, jobs: list[psutil.Process] | None = None) -> None:
+    mentioning = subprocess.run(["pgrep", "-af", str(cluster.home)], capture_output=True, text=True, check=False)
+    assert [command_of(process) for process in of_home(cluster.home)] == []
+    assert mentioning.stdout == ""
+    assert [
+        process for process in jobs or [] if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    ] == []
+    assert str(cluster.home) not in Path("/proc/self/mountinfo").read_text()
+    assert taken(ports_at(cluster.offset).all()) == []
+    assert not cluster.home.exists()
+
+
+def test_record_on_disk_is_what_the_program_reads(cluster: RunningCluster) -> None:
+    record = json.loads((cluster.home / "cluster.json").read_text())
+
+    assert set(record) == set(Cluster.__struct_fields__)
+    assert record["ports"]["nomad_http"] == 4646 + cluster.offset
