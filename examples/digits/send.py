@@ -189,7 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seconds=options.seconds or SECONDS_MAX,
         )
     except dns.exception.DNSException as error:
-        print(f"error: no answer for `{options.service}.service.consul`: {error}", file=sys.stderr)
+        reason = "the DNS does not answer" if isinstance(error, dns.exception.Timeout) else error
+        print(f"error: no address for `{options.service}.service.consul`: {reason}", file=sys.stderr)
         print("hint: is the cluster up, and `CONSUL_DNS_ADDR` its DNS? `nomadserve dev env`", file=sys.stderr)
         return 1
     print(as_json(counts) if options.json else as_table(counts))

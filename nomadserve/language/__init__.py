@@ -61,8 +61,9 @@ def _checked(decoded: Decoded, rendered: Rendered, path: Path) -> Service:
 
 
 def _original(found: list[Violation], decoded: Decoded) -> list[Violation]:
-    """Without those that only follow from a value that was refused already."""
-    return [violation for violation in found if not any(map(decoded.is_broken, violation.paths))]
+    """Without those that only follow from a value that was refused already, and one for each key."""
+    first = {violation.paths[0]: violation for violation in reversed(found)}
+    return [violation for violation in first.values() if not any(map(decoded.is_broken, violation.paths))]
 
 
 def _read(path: Path) -> str:

@@ -171,16 +171,19 @@ class _Decoder:
         return self._value(attribute, info.type, path)
 
     def _value(self, attribute: Attribute, kind: Any, path: Path) -> Any:
-        if expression := _expression(attribute.value):
-            if expression.is_word and attribute.value is expression:
+        value = attribute.value
+        if expression := _expression(value):
+            if not (expression.is_word and value is expression):
+                message = f"`{attribute.key}` is an HCL expression, and those are not evaluated here"
+                return self._refuse(path, attribute.line, message, _NO_EVALUATION)
+            if values.fits(expression.text, kind):
                 hint = f'put it in quotes: `{attribute.key} = "{expression.text}"`'
-                return self._refuse(path, attribute.line, f"`{expression.text}` is neither a text nor a number", hint)
-            message = f"`{attribute.key}` is an HCL expression, and those are not evaluated here"
-            return self._refuse(path, attribute.line, message, _NO_EVALUATION)
+                message = f"`{expression.text}` is neither a text nor a number"
+                return self._refuse(path, attribute.line, message, hint)
         try:
-            return None if attribute.value is None else values.convert(attribute.value, kind)
+            return None if value is None else values.convert(value, kind)
         except values.WrongValue as error:
-            message = f"`{attribute.key}` must be {error.expected}, not {values.shown(attribute.value)}"
+            message = f"`{attribute.key}` must be {error.expected}, not {values.shown(value)}"
             return self._refuse(path, attribute.line, message, error.hint(attribute.key))
 
     def _map(self, map_: Map, key: str, kind: Any, path: Path) -> dict[str, Any]:

@@ -69,12 +69,11 @@ def unclosed_text(text: str) -> SyntaxProblem | None:
 
 
 def unbalanced(text: str) -> SyntaxProblem | None:
-    """The first bracket that closes nothing or the wrong thing, else the last one that is never closed."""
+    """The first bracket that closes nothing or the wrong thing, else one that is never closed."""
     pairs = {"}": "{", "]": "[", ")": "("}
     open_: list[tuple[int, str]] = []
-    for line, kind, mark in _marks(text):
-        if kind != "bracket":
-            continue
+    suspect: tuple[int, str] | None = None  # closed by a bracket that is indented otherwise: most likely not its own
+    for line, mark in ((line, mark) for line, kind, mark in _marks(text) if kind == "bracket"):
         if mark not in pairs:
             open_.append((line, mark))
         elif not open_:
@@ -85,12 +84,18 @@ def unbalanced(text: str) -> SyntaxProblem | None:
                 line, f"`{mark}` comes before the `{wrong}` of line {begun} is closed", "close it first"
             )
         else:
-            open_.pop()
-    if open_:
-        line, mark = open_[-1]
-        closing = next(close for close, opening in pairs.items() if opening == mark)
-        return SyntaxProblem(line, f"the `{mark}` of this line is never closed", f"close it with `{closing}`")
-    return None
+            opening = open_.pop()
+            if not suspect and _line(text, line).lstrip().startswith(mark) and _indents_differ(text, line, opening[0]):
+                suspect = opening
+    if not open_:
+        return None
+    line, mark = suspect or open_[-1]
+    closing = next(close for close, opening_mark in pairs.items() if opening_mark == mark)
+    return SyntaxProblem(line, f"the `{mark}` of this line is never closed", f"close it with `{closing}`")
+
+
+def _indents_differ(text: str, *lines: int) -> bool:
+    return len({len(line) - len(line.lstrip()) for line in (_line(text, number) for number in lines)}) > 1
 
 
 def _marks(text: str) -> Iterator[tuple[int, str, str]]:

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from types import FrameType
 from typing import Any
 
@@ -23,6 +24,7 @@ _OPEN, _ZERO = "\ue000", "\ue010"
 _MARK = re.compile(f"{_OPEN}([{_ZERO}-{chr(ord(_ZERO) + 9)}]+)")
 
 
+_UNCLOSED = re.compile(r"innermost block that needs to be closed is '(\w+)'")
 _MARKS_AND_BLANKS = re.compile(rf"(?:\s|{_MARK.pattern})*")
 
 
@@ -98,8 +100,7 @@ class _Rendering:
         try:
             return self.environment(marked=marked).from_string(source).render(self.variables)
         except TemplateSyntaxError as error:
-            hint = "Jinja2 writes values as `{{ … }}` and statements as `{% … %}`"
-            self.failed = Problem(self.file, error.lineno, f"Jinja2: {_first_line(error)}", hint)
+            self.failed = _syntax_problem(self.file, error)
         except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
             hint = "variables are text: convert them where needed, like `{{ count | int }}`"
             self.failed = Problem(self.file, _template_line(error), f"Jinja2: {_first_line(error)}", hint)
@@ -131,6 +132,14 @@ _ITSELF = (
     *("__call__", "__getitem__", "__neg__", "__pos__"),
     *(f"__{side}{operator}__" for operator in _BINARY for side in ("", "r")),
 )
+
+
+def _syntax_problem(file: str, error: TemplateSyntaxError) -> Problem:
+    if unclosed := _UNCLOSED.search(str(error)):
+        hint = f"close it with `{{% end{unclosed[1]} %}}`"
+        return Problem(file, error.lineno, f"Jinja2: `{{% {unclosed[1]} … %}}` is never closed", hint)
+    hint = "Jinja2 writes values as `{{ … }}` and statements as `{% … %}`"
+    return Problem(file, error.lineno, f"Jinja2: {_first_line(error)}", hint)
 
 
 def _recording(rendering: _Rendering) -> type[Undefined]:
@@ -179,9 +188,17 @@ def _lines(text: str, marked: str) -> tuple[int, ...]:
         assert before_text
         lines.append(_last_mark(before_text[0], current))
         current = _last_mark(line, current)
-    # A filter that looks at the marked text (`length`, `trim`) may give other lines: then the end is a guess.
-    missing = text.count("\n") + 1 - len(lines)
-    return tuple(lines + [current] * missing)
+    return _aligned(lines, text.split("\n"), _MARK.sub("", marked).split("\n"))
+
+
+def _aligned(lines: list[int], wanted: list[str], found: list[str]) -> tuple[int, ...]:
+    """The lines for `wanted`, where a filter that saw the marks (`trim`, `length`) made something else of the text."""
+    if wanted == found:
+        return tuple(lines)
+    aligned = [lines[0]] * len(wanted)
+    for found_at, wanted_at, size in SequenceMatcher(None, found, wanted, autojunk=False).get_matching_blocks():
+        aligned[wanted_at:] = [*lines[found_at : found_at + size], *[lines[-1]] * (len(wanted) - wanted_at - size)]
+    return tuple(aligned[: len(wanted)])
 
 
 def _last_mark(text: str, otherwise: int) -> int:
@@ -211,4 +228,5 @@ def _template_line(error: Exception) -> int:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    text = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    return text[:1].lower() + text[1:]

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from nomadserve.language.hcl import Map
+from nomadserve.language.hcl import Expression, Map
 from nomadserve.language.problems import did_you_mean
 
 
@@ -32,6 +32,15 @@ def convert(value: Any, kind: Any) -> Any:
         raise WrongValue(_expected(info), lambda key: _hint(key, value, info)) from error
 
 
+def fits(value: Any, kind: Any) -> bool:
+    """Whether the value is one of the type."""
+    try:
+        convert(value, kind)
+    except WrongValue:
+        return False
+    return True
+
+
 def _parse(kind: type, value: Any) -> Any:
     return kind.parse(value)  # type: ignore[attr-defined]
 
@@ -47,6 +56,8 @@ def shown(value: Any) -> str:
             return "a list"
         case Map():
             return "a map"
+        case Expression():
+            return f"`{value.text}`"
     return str(value)
 
 
@@ -120,10 +131,11 @@ def _hint(key: str, value: Any, info: inspect.Type) -> str:
         case inspect.CustomType(cls=cls):
             return f'write it like `{key} = "{cls.like(value)}"`'  # type: ignore[attr-defined]
         case inspect.LiteralType(values=words):
-            return did_you_mean(str(value), map(str, words)) or f'write `{key} = "{words[0]}"`'
+            written = value.text if isinstance(value, Expression) else str(value)
+            return did_you_mean(written, map(str, words)) or f'write `{key} = "{words[0]}"`'
         case inspect.IntType() | inspect.FloatType() | inspect.BoolType() if isinstance(value, str):
-            fits = _fits(value, info)
-            return f"write it without quotes: `{key} = {value}`" if fits else f"write {_example(key, info)}"
+            plain = _is_plain(value, info)
+            return f"write it without quotes: `{key} = {value}`" if plain else f"write {_example(key, info)}"
         case inspect.IntType() | inspect.FloatType() if isinstance(value, int | float) and _range(info):
             return f"write `{key} = {_nearest(value, info)}`"
         case inspect.VarTupleType() if isinstance(value, str):
@@ -140,7 +152,8 @@ def _nearest(value: float, info: inspect.IntType | inspect.FloatType) -> float:
     return max(low, rounded if info.le is None else min(rounded, info.le))
 
 
-def _fits(text: str, info: inspect.Type) -> bool:
+def _is_plain(text: str, info: inspect.Type) -> bool:
+    """Whether a text would be right without its quotes."""
     if isinstance(info, inspect.BoolType):
         return text in ("true", "false")
     try:

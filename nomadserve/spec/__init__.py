@@ -1,6 +1,6 @@
 """What a user wants: a service and its parts, typed and checked; no file, no network, no template."""
 
-from nomadserve.spec.cron import BadCron, Cron
+from nomadserve.spec.cron import BadCron, Cron, NotOneLine
 from nomadserve.spec.rules import REFUSED, Violation, violations, zone_of
 from nomadserve.spec.service import (
     AnyTarget,
@@ -41,6 +41,7 @@ __all__ = [
     "MemoryBound",
     "Model",
     "Named",
+    "NotOneLine",
     "Preference",
     "Queue",
     "RequestsPerSecond",

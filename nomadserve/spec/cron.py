@@ -8,17 +8,21 @@ from zoneinfo import ZoneInfo
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 _FIELDS = (
-    ("minute", 0, 59, ()),
-    ("hour", 0, 23, ()),
-    ("day of the month", 1, 31, ()),
-    ("month", 1, 12, _MONTHS),
-    ("day of the week", 0, 6, _DAYS),
+    ("minutes", 0, 59, ()),
+    ("hours", 0, 23, ()),
+    ("days of the month", 1, 31, ()),
+    ("months", 1, 12, _MONTHS),
+    ("weekdays", 0, 6, _DAYS),
 )
 _PART = re.compile(r"(\*|(\w+)(?:-(\w+))?)(?:/(\d+))?")
 
 
 class BadCron(ValueError):
-    """A line that can't be read, or can't be moved to UTC; the text says why."""
+    """A line that can't be read; the text says why."""
+
+
+class NotOneLine(ValueError):
+    """Moments that no single line can name in UTC; the text says why."""
 
 
 class Cron:
@@ -49,7 +53,7 @@ class Cron:
         moved = {divmod(hour * 60 + minute + shift, 60) for hour in self.hours for minute in self.minutes}
         hours, minutes = {hour % 24 for hour, _ in moved}, {minute for _, minute in moved}
         if len(moved) != len(hours) * len(minutes):
-            raise BadCron("its minutes fall into different hours of UTC")
+            raise NotOneLine("its minutes fall into different hours of UTC")
         return self._line(minutes, hours, days={hour // 24 for hour, _ in moved})
 
     def _line(self, minutes: set[int], hours: set[int], *, days: set[int]) -> str:
@@ -57,9 +61,9 @@ class Cron:
         dated = not (_is_full(self.days, 2) and _is_full(self.months, 3))
         weekly = not _is_full(self.weekdays, 4)
         if days != {0} and dated:
-            raise BadCron("some of its times fall on another date in UTC")
+            raise NotOneLine("some of its times fall on another date in UTC")
         if len(days) > 1 and weekly:
-            raise BadCron("its times fall on two different days in UTC")
+            raise NotOneLine("its times fall on two different days in UTC")
         weekdays = {(day + next(iter(days))) % 7 for day in self.weekdays} if weekly else self.weekdays
         sets = (minutes, hours, self.days, self.months, weekdays)
         return " ".join(_compact(numbers, index) for index, numbers in enumerate(sets))
@@ -71,25 +75,27 @@ def _expanded(word: str, name: str, low: int, high: int, names: tuple[str, ...])
     for part in word.split(","):
         match = _PART.fullmatch(part)
         step = int(match[4] or 1) if match else 0
-        if not match or step == 0:
-            raise BadCron(f"`{word}` is not a {name}")
-        if match[1] == "*":
-            first, last = low, high
-        else:
-            first = _number(match[2], name, low, names)
-            last = _number(match[3], name, low, names) if match[3] else high if match[4] else first
-        if not low <= first <= last <= high:
-            raise BadCron(f"`{word}` is not a {name}: it goes from {low} to {high}")
+        first, last = _ends(match, low, high, names) if match else (0, 0)
+        if not match or step == 0 or not low <= first <= last <= high:
+            raise BadCron(f"`{word}` does not name {name} ({low} to {high})")
         numbers.update(range(first, last + 1, step))
     return numbers
 
 
-def _number(word: str, name: str, low: int, names: tuple[str, ...]) -> int:
-    if word.isdigit():
-        return int(word)
+def _ends(match: re.Match[str], low: int, high: int, names: tuple[str, ...]) -> tuple[int, int]:
+    """First and last number of one part of a field; -1 for a word that is no number."""
+    if match[1] == "*":
+        return low, high
+    first = _number(match[2], low, names)
+    if match[3]:
+        return first, _number(match[3], low, names)
+    return first, high if match[4] else first
+
+
+def _number(word: str, low: int, names: tuple[str, ...]) -> int:
     if word.upper() in names:
         return names.index(word.upper()) + low
-    raise BadCron(f"`{word}` is not a {name}")
+    return int(word) if word.isdecimal() else -1
 
 
 def _is_full(numbers: set[int], index: int) -> bool:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from itertools import chain
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from nomadserve.spec.cron import BadCron, Cron
+from nomadserve.spec.cron import BadCron, Cron, NotOneLine
 from nomadserve.spec.service import Gpu, Model, Preference, Scaling, Schedule, Service
 
 Path = tuple[str, ...]
@@ -265,13 +265,11 @@ def _schedule(schedule: Schedule, wanted: Scaling, path: Path) -> Violations:
         try:
             Cron(getattr(schedule, key)).in_utc(zone, datetime.now(UTC))
         except BadCron as error:
-            yield Violation(((*path, key), (*path, "timezone")), f"`{key}`: {error}", _cron_hint(key, zone))
-
-
-def _cron_hint(key: str, zone: ZoneInfo | None) -> str:
-    if zone is None:
-        return f'minute, hour, day, month, weekday: `{key} = "0 8 * * 1-5"`'
-    return "the autoscaler knows UTC alone, and one line for each schedule: split it into two, or write it in UTC"
+            hint = f'minute, hour, day, month, weekday: `{key} = "0 8 * * 1-5"`'
+            yield Violation(((*path, key),), f"`{key}`: {error}", hint)
+        except NotOneLine as error:
+            hint = "the autoscaler counts in UTC, one line for each schedule: split it in two, or write it in UTC"
+            yield Violation(((*path, key), (*path, "timezone")), f"`{key}`: {error}", hint)
 
 
 def zone_of(name: str) -> ZoneInfo | None:

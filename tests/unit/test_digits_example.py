@@ -1,32 +1,20 @@
 """The digits example: the shipped models are what its README promises, and its client counts honestly."""
 
-import importlib.util
+import http.client
 import json
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar
 
+import dns.resolver
 import numpy as np
 import onnxruntime
 import pytest
 
+from examples.digits import send as client
+
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "digits"
 VERSIONS = ("v1", "v2")
-
-
-def load_client() -> ModuleType:
-    """Import `send.py`, which lies outside every package."""
-    spec = importlib.util.spec_from_file_location("digits_send", EXAMPLE / "send.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-client = load_client()
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +120,7 @@ class FakeConnection:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeConnection]:
     FakeConnection.script, FakeConnection.seen = [], []
-    monkeypatch.setattr(client.http.client, "HTTPConnection", FakeConnection)
+    monkeypatch.setattr(http.client, "HTTPConnection", FakeConnection)
     monkeypatch.setattr(client, "resolve", lambda name, dns_address: [("127.0.0.1", 8080)])
     return FakeConnection
 
@@ -163,7 +151,7 @@ def test_client_counts_an_answer_as_right_only_where_it_names_the_label(
         ((200, b"not json"), "Expecting value: line 1 column 1 (char 0)"),
         ((200, b'{"version":"v1"}'), "'outputs'"),
         (ConnectionRefusedError("connection refused"), "connection refused"),
-        (client.http.client.RemoteDisconnected("closed"), "closed"),
+        (http.client.RemoteDisconnected("closed"), "closed"),
     ],
 )
 def test_client_counts_a_bad_answer_as_failed_and_goes_on(
@@ -193,10 +181,10 @@ def test_client_says_what_to_do_when_the_name_does_not_resolve(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def resolve(name: str, dns_address: str) -> list[tuple[str, int]]:
-        raise client.dns.resolver.NoNameservers
+        raise dns.resolver.NoNameservers
 
     monkeypatch.setattr(client, "resolve", resolve)
     assert client.main(["--requests", "1"]) == 1
     err = capsys.readouterr().err
-    assert "error: no answer for `digits.service.consul`" in err
+    assert "error: no address for `digits.service.consul`" in err
     assert "hint: is the cluster up" in err

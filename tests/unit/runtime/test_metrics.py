@@ -1,0 +1,50 @@
+import pytest
+
+from nomadserve_runtime.metrics import OUTCOMES, REFUSALS, ModelMetrics, Series
+
+
+def value(series: Series, name: str, **labels: str) -> float | None:
+    return series.registry.get_sample_value(f"nomadserve_{name}", {"model": "digits", **labels})
+
+
+@pytest.fixture
+def series() -> Series:
+    return Series()
+
+
+@pytest.fixture
+def metrics(series: Series) -> ModelMetrics:
+    return series.model("digits")
+
+
+def test_every_series_of_the_contract_is_there_from_the_start(series: Series, metrics: ModelMetrics) -> None:
+    for word in OUTCOMES:
+        assert value(series, "requests_total", outcome=word) == 0
+    for word in REFUSALS:
+        assert value(series, "refused_total", reason=word) == 0
+    for name in ("in_flight", "queued_rows", "backlog_seconds", "rows_total"):
+        assert value(series, name) == 0
+    for name in ("batch_rows", "request_seconds", "queue_seconds", "engine_seconds"):
+        assert value(series, f"{name}_count") == 0
+
+
+def test_gauges_are_read_when_scraped(series: Series, metrics: ModelMetrics) -> None:
+    state = {"rows": 3.0}
+    metrics.watch(in_flight=lambda: 1, queued_rows=lambda: state["rows"], backlog_seconds=lambda: 0.5)
+    assert (value(series, "in_flight"), value(series, "queued_rows"), value(series, "backlog_seconds")) == (1, 3, 0.5)
+    state["rows"] = 0
+    assert value(series, "queued_rows") == 0
+
+
+def test_the_text_has_no_created_series(series: Series, metrics: ModelMetrics) -> None:
+    metrics.outcome["ok"].inc()
+    text = series.render().decode()
+    assert 'nomadserve_requests_total{model="digits",outcome="ok"} 1.0' in text
+    assert "_created" not in text
+
+
+def test_two_processes_worth_of_series_do_not_meet(series: Series, metrics: ModelMetrics) -> None:
+    metrics.rows.inc(5)
+    other = Series()
+    other.model("digits")
+    assert (value(series, "rows_total"), value(other, "rows_total")) == (5, 0)

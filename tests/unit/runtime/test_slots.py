@@ -1,0 +1,187 @@
+import random
+from asyncio import Future
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pytest
+
+from nomadserve_runtime import policy
+from nomadserve_runtime.slots import Slot, SlotQueue, Stage, Ticket
+from nomadserve_runtime.tensors import TensorSpec
+
+X = TensorSpec("x", "FP32", (2,))
+Y = TensorSpec("y", "INT64", ())
+
+
+def new_slot(capacity: int) -> Slot:
+    return Slot(inputs=(X,), outputs=(Y,), capacity=capacity, host_array=np.empty)
+
+
+def new_queue(*, rows_max: int, capacity: int) -> SlotQueue:
+    count = policy.slots_needed(rows_max=rows_max, capacity=capacity)
+    return SlotQueue([new_slot(capacity) for _ in range(count)], rows_max=rows_max)
+
+
+def new_ticket(rows: int, *, at: float = 0.0) -> Ticket:
+    return Ticket(rows, at, float("inf"), cast("Future[None]", SimpleNamespace()))
+
+
+def admit(queue: SlotQueue, rows: int, *, value: float = 0.0) -> Ticket:
+    ticket = new_ticket(rows)
+    queue.reserve(ticket)
+    ticket.write([np.full((rows, 2), value, np.float32)])
+    return ticket
+
+
+def values_of(ticket: Ticket) -> set[float]:
+    return set(ticket.slot.inputs[0][ticket.start : ticket.start + ticket.rows].ravel().tolist())
+
+
+def test_a_slot_has_rows_of_every_tensor() -> None:
+    slot = new_slot(4)
+    assert [(array.shape, array.dtype) for array in slot.inputs] == [((4, 2), np.float32)]
+    assert [(array.shape, array.dtype) for array in slot.outputs] == [((4,), np.int64)]
+
+
+def test_requests_share_a_slot_row_by_row() -> None:
+    queue = new_queue(rows_max=8, capacity=4)
+    first, second = admit(queue, 1, value=1), admit(queue, 3, value=2)
+    assert first.slot is second.slot
+    assert (first.start, second.start) == (0, 1)
+    assert queue.rows == 4
+
+
+def test_a_request_never_spans_slots() -> None:
+    queue = new_queue(rows_max=8, capacity=4)
+    first, second = admit(queue, 3), admit(queue, 2)
+    assert first.slot is not second.slot
+    assert queue.open == [first.slot, second.slot]
+
+
+def test_a_small_request_takes_the_room_that_a_large_one_left() -> None:
+    queue = new_queue(rows_max=8, capacity=4)
+    first, _, third = admit(queue, 3), admit(queue, 2), admit(queue, 1)
+    assert third.slot is first.slot
+
+
+def test_the_oldest_slot_is_taken_first_and_its_rows_count_no_longer() -> None:
+    queue = new_queue(rows_max=8, capacity=4)
+    first, second = admit(queue, 4), admit(queue, 2)
+    assert queue.take() is first.slot
+    assert first.slot.stage is Stage.RUNNING
+    assert (queue.rows, queue.out) == (2, 1)
+    assert queue.open == [second.slot]
+
+
+def test_rows_of_a_request_that_left_are_closed_up_before_the_engine_sees_them() -> None:
+    queue = new_queue(rows_max=8, capacity=4)
+    first, second, third = admit(queue, 1, value=1), admit(queue, 1, value=2), admit(queue, 2, value=3)
+    queue.leave(second)
+    slot = queue.take()
+    assert slot.rows == 3
+    assert (first.start, third.start) == (0, 1)
+    assert slot.inputs[0][:3, 0].tolist() == [1, 3, 3]
+
+
+def test_the_room_of_a_request_that_left_is_used_again() -> None:
+    queue = new_queue(rows_max=4, capacity=4)
+    _, second, third = admit(queue, 1), admit(queue, 1), admit(queue, 2, value=3)
+    queue.leave(second)
+    assert queue.free_rows == 1
+    last = admit(queue, 1, value=4)
+    assert last.slot is third.slot
+    assert (values_of(third), values_of(last)) == ({3.0}, {4.0})
+
+
+def test_an_open_slot_that_all_have_left_is_free_again() -> None:
+    queue = new_queue(rows_max=4, capacity=4)
+    ticket = admit(queue, 2)
+    queue.leave(ticket)
+    assert ticket.slot.stage is Stage.FREE
+    assert (queue.rows, queue.open) == (0, [])
+
+
+def test_an_answered_slot_is_free_when_its_last_request_has_left() -> None:
+    queue = new_queue(rows_max=4, capacity=4)
+    first, second = admit(queue, 1), admit(queue, 1)
+    slot = queue.take()
+    queue.leave(first)
+    queue.finish(slot)
+    assert (slot.stage, queue.out) == (Stage.ANSWERED, 1)
+    queue.leave(second)
+    assert (slot.stage, queue.out) == (Stage.FREE, 0)
+
+
+def test_a_running_slot_stays_with_the_engine_when_all_have_left() -> None:
+    queue = new_queue(rows_max=4, capacity=4)
+    ticket = admit(queue, 1)
+    slot = queue.take()
+    queue.leave(ticket)
+    assert (slot.stage, queue.out) == (Stage.RUNNING, 1)
+    queue.finish(slot)
+    assert (slot.stage, queue.out) == (Stage.FREE, 0)
+
+
+def test_leaving_twice_changes_nothing() -> None:
+    queue = new_queue(rows_max=4, capacity=4)
+    staying, leaving = admit(queue, 1), admit(queue, 2)
+    queue.leave(leaving)
+    queue.leave(leaving)
+    assert queue.rows == staying.rows == 1
+
+
+def test_sparse_slots_are_merged_when_no_slot_is_free() -> None:
+    queue = new_queue(rows_max=8, capacity=4)
+    taken = [admit(queue, 4, value=value) for value in (1, 2)]
+    away = [queue.take(), queue.take()]
+    pairs = [(admit(queue, 1, value=10 + n), admit(queue, 3, value=20 + n)) for n in range(2)]
+    for _, large in pairs:
+        queue.leave(large)
+    # Every slot that is left is held somewhere: two are away, two are open with one row each, the others fill up.
+    rest = [admit(queue, 3, value=30), admit(queue, 3, value=40)]
+    assert queue.rows == queue.rows_max
+    assert [values_of(ticket) for ticket in rest] == [{30.0}, {40.0}]
+    assert [values_of(small) for small, _ in pairs] == [{10.0}, {11.0}]
+    assert [slot.stage for slot in away] == [Stage.RUNNING] * 2
+    assert [values_of(ticket) for ticket in taken] == [{1.0}, {2.0}]
+
+
+@pytest.mark.parametrize(
+    ("rows_max", "capacity"), [(1, 1), (5, 1), (1, 8), (7, 8), (8, 8), (9, 8), (24, 8), (25, 8), (100, 7), (64, 32)]
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_the_limit_is_exact_whatever_comes_and_goes(rows_max: int, capacity: int, seed: int) -> None:
+    """`reserve` finds room for every request that fits under the limit, with as many slots as the policy allows."""
+    chance = random.Random(seed)
+    queue = new_queue(rows_max=rows_max, capacity=capacity)
+    live: dict[Ticket, float] = {}
+    away: list[Slot] = []
+    for step in range(3000):
+        action = chance.random()
+        rows = chance.choice([1, chance.randint(1, capacity), capacity // 2 + 1])
+        if action < 0.6 and rows <= min(queue.free_rows, capacity):
+            live[admit(queue, rows, value=step)] = step
+        elif action < 0.8 and live:
+            gone = chance.choice(list(live))
+            del live[gone]
+            queue.leave(gone)
+        elif action < 0.9 and queue.open and queue.out < policy.OUT_MAX:
+            away.append(queue.take())
+        elif away:
+            slot = away.pop(chance.randrange(len(away)))
+            if slot.stage is Stage.RUNNING:
+                queue.finish(slot)
+            for ticket in list(slot.tickets):
+                del live[ticket]
+                queue.leave(ticket)
+        queued = [ticket for ticket in live if queue.holds(ticket)]
+        assert queue.rows == sum(ticket.rows for ticket in queued) <= rows_max
+        assert all(values_of(ticket) == {value} for ticket, value in live.items())
+    for slot in away:
+        queue.finish(slot)
+    for ticket in live:
+        queue.leave(ticket)
+    assert (queue.rows, queue.out, queue.open) == (0, 0, [])
+    assert {slot.stage for slot in queue._free} == {Stage.FREE}
+    assert len(set(queue._free)) == len(queue._free) == policy.slots_needed(rows_max=rows_max, capacity=capacity)
