@@ -3,7 +3,6 @@
 import json
 import re
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,7 +34,6 @@ def render_job(service: Service, *, count: int | None = None) -> str:
     text = template.render(
         service=service,
         count=service.count if count is None else count,
-        nomadserve_version=version("nomadserve"),
         models_json=_models_json(service),
         fetched=[model for model in service.models if model.is_remote],
         mounted=[model for model in service.models if not model.is_remote and _is_container(service)],

@@ -6,7 +6,6 @@ job "digits-v1" {
   meta {
     nomadserve_service = "digits"
     nomadserve_version = "v1"
-    nomadserve_cli     = "{nomadserve}"
   }
 
   # A changed file of the same version rolls through its replicas, and goes back when they don't get healthy.

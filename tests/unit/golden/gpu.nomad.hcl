@@ -7,7 +7,6 @@ job "vision-v2" {
   meta {
     nomadserve_service = "vision"
     nomadserve_version = "v2"
-    nomadserve_cli     = "{nomadserve}"
   }
 
   # A changed file of the same version rolls through its replicas, and goes back when they don't get healthy.
