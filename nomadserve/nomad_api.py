@@ -105,6 +105,11 @@ class NomadApi:
                 return None
             return job
 
+    def has_stable_revision(self, job_id: str, *, before: int) -> bool:
+        """Whether the job was healthy in a revision older than `before`."""
+        versions: list[Job] = self._get(f"/v1/job/{job_id}/versions")[0]["Versions"]
+        return any(version["Stable"] and version["Version"] < before for version in versions)
+
     def jobs(self) -> list[Job]:
         """Every job of the namespace, with `Meta`; a job's stub otherwise."""
         stubs: list[Job] = self._get("/v1/jobs", params={"meta": "true"})[0]

@@ -12,6 +12,9 @@ from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.events import DeploymentProgress, Event, Note, ReplicaChanged
 
 LOG_LINES = 15
+# Nomad's deployment watcher reverts as soon as it sees the failure; without `auto_revert` it never does.
+REVERTED_WITHIN_S = 3.0
+REVERT_POLL_S = 0.2
 TERMINAL = {"successful", "failed", "cancelled"}
 
 
@@ -58,12 +61,12 @@ def follow(cluster: Cluster, job: Job, *, evaluation_id: str | None, timeout_s: 
         if deployment["Status"] == "successful":
             return
         if deployment["Status"] in TERMINAL:
-            yield from told_rollback(watch)
+            yield from told_rollback(watch, deployment["JobVersion"])
             raise failure(watch, deployment["StatusDescription"])
         if has_failed_replica(watch, deployment_id):
             # Nomad would try again until the progress deadline; whoever waits here wants to know now.
             cluster.nomad.fail_deployment(deployment_id)
-            yield from told_rollback(watch)
+            yield from told_rollback(watch, deployment["JobVersion"])
             raise failure(watch, "a replica failed")
         if not watch.remaining_s():
             raise timed_out(watch)
@@ -156,11 +159,17 @@ def has_failed_replica(watch: Watch, deployment_id: str) -> bool:
     return any(stub["ClientStatus"] == "failed" for stub in own)
 
 
-def told_rollback(watch: Watch) -> Iterator[Event]:
-    """Say so where Nomad goes back to the job as it was before."""
-    current = watch.cluster.nomad.job(watch.job["ID"])
-    if current is not None and current["Version"] and not current["Stable"]:
-        yield Note(text="replicas of the last healthy revision of this version keep serving; Nomad goes back to it")
+def told_rollback(watch: Watch, failed_revision: int) -> Iterator[Event]:
+    """Say so where Nomad goes back to an earlier revision of the job, which it does a moment after the failure."""
+    job_id = watch.job["ID"]
+    if not watch.cluster.nomad.has_stable_revision(job_id, before=failed_revision):
+        return
+    for _ in range(int(REVERTED_WITHIN_S / REVERT_POLL_S)):
+        current = watch.cluster.nomad.job(job_id)
+        if current is not None and current["Version"] > failed_revision:
+            yield Note(text=f"Nomad went back to the last healthy revision of {job_id}")
+            return
+        time.sleep(REVERT_POLL_S)
 
 
 def failure(watch: Watch, description: str) -> DeploymentFailed:

@@ -5,6 +5,7 @@ constraint shows as a bare `Device: Edited` (tried on 1.11). So an object counts
 are compared here.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -53,10 +54,25 @@ def object_lines(diff: Diff, *, depth: int) -> Iterator[str]:
     """The changed leaves of an object, indented below the names of the objects they are in."""
     indent = "    " * depth
     for field in diff.get("Fields") or []:
-        if field["Type"] in MARKS and field["Old"] != field["New"]:
+        if field["Type"] not in MARKS or field["Old"] == field["New"]:
+            continue
+        if field["Name"] == "Env[NOMADSERVE_MODELS]" and field["Type"] == "Edited":
+            yield from (f"{indent}~ {line}" for line in model_lines(field["Old"], field["New"]))
+        else:
             yield f"{indent}{MARKS[field['Type']]} {field['Name']}: {field_text(field)}"
     for inner in diff.get("Objects") or []:
         yield from named_lines("", inner, depth=depth)
+
+
+def model_lines(old: str, new: str) -> list[str]:
+    """What changes in the models that the runtime is told to load (JSON, one object a model): each key that does."""
+    before, after = ({model["name"]: model for model in json.loads(text)} for text in (old, new))
+    return [
+        f"model {name} {key}: {before.get(name, {}).get(key, 'none')} → {after.get(name, {}).get(key, 'none')}"
+        for name in dict.fromkeys([*before, *after])
+        for key in dict.fromkeys([*before.get(name, {}), *after.get(name, {})])
+        if before.get(name, {}).get(key) != after.get(name, {}).get(key)
+    ]
 
 
 def field_text(field: Diff) -> str:
@@ -107,7 +123,7 @@ def update_lines(plan: Mapping[str, Any]) -> list[str]:
         "Place": "start",
         "InPlaceUpdate": "change in place",
         "DestructiveUpdate": "are replaced, a few at a time",
-        "Canary": "start as canaries",
+        "Canary": "start beside the running ones and take over once healthy",
         "Migrate": "move to another node",
         "Stop": "stop",
         "Preemptions": "of other jobs are preempted",

@@ -233,13 +233,13 @@ def scaling(service: Service) -> Violations:
         path = ("scaling", "target", target.kind)
         if target.window is not None and target.window < 1:
             yield Violation(((*path, "window"),), "a `window` is at least 1s", 'write it like `window = "60s"`')
-        if target.kind == "cpu" and target.window is not None and not service.resources.cores:
-            message = "`cpu` in MHz has no `window`: Nomad tells the load of the moment"
-            yield Violation(((*path, "window"),), message, "take it out, or ask for whole `cores` in `resources`")
-        if target.kind == "gpu" and not service.gpu:
-            yield Violation(
-                (path, ("gpu",)), "there is no GPU to scale by", "add a `gpu` block, or take another target"
-            )
+        if target.kind == "cpu" and not service.resources.cores:
+            message = "target `cpu` needs whole `cores`: a share in MHz is no bound, so a percentage of it says little"
+            hint = "write `cores = 2` in `resources`, or take `in_flight` or `requests_per_second`"
+            yield Violation((path, ("resources", "cores")), message, hint)
+        if target.kind == "gpu":
+            message = "target `gpu` is not there yet: nothing measures the time of the GPUs"
+            yield Violation((path,), message, "`in_flight` and `backlog_seconds` follow the load of a GPU as well")
     for schedule in wanted.schedules:
         yield from _schedule(schedule, wanted, ("scaling", "schedule", schedule.name))
 

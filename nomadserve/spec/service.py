@@ -120,7 +120,7 @@ class Target(Block, frozen=True, kw_only=True, tag_field="kind"):
     """A load that one replica should carry; measured over `window`."""
 
     value: Annotated[float, Meta(gt=0)]
-    window: Seconds = Seconds(60)
+    window: Seconds = Seconds(30)  # with it, a step in load is answered within a minute
 
     @property
     def kind(self) -> str:
@@ -141,13 +141,9 @@ class BacklogSeconds(Target, frozen=True, kw_only=True, tag="backlog_seconds"):
 
 
 class CpuLoad(Target, frozen=True, kw_only=True, tag="cpu"):
-    """Percent of its CPU that one replica should use; over a `window` only where it has whole cores.
-
-    For a share in MHz, Nomad alone knows the percentage, and tells that of the moment.
-    """
+    """Percent of its whole `cores` that one replica should use."""
 
     value: Percent
-    window: Seconds | None = None  # type: ignore[assignment]
 
 
 class GpuLoad(Target, frozen=True, kw_only=True, tag="gpu"):
@@ -187,10 +183,12 @@ class Scaling(Block, frozen=True, kw_only=True):
 
 
 class Update(Block, frozen=True, kw_only=True):
-    """How a changed file reaches the replicas of the same version."""
+    """How a changed file reaches the replicas of the same version.
 
-    planned = frozenset({"canary"})
+    `canary` new replicas get healthy beside the old ones before the first old one stops.
+    """
 
+    canary: Annotated[int, Meta(ge=0)] = 1
     max_parallel: PositiveInt = 1
     min_healthy_time: Seconds = Seconds(2)
     healthy_deadline: Seconds = Seconds(300)

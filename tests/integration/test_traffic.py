@@ -204,6 +204,21 @@ def test_a_version_that_does_not_load_leaves_the_others_alone(
     assert "digits-broken" not in str(cli("status", "digits").stdout)
 
 
+def test_a_broken_change_of_a_version_leaves_its_running_replicas_alone(cli: Cli, tmp_path: Path) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes((DIGITS / "models" / "digits-v1.onnx").read_bytes())
+    file = service_file(tmp_path, "steady", source=str(model))
+    cli("up", file)
+    model.write_bytes(b"this is no model")
+    failed = fails(cli, 1, "up", file)
+    assert "~ model digits checksum: sha256:" in failed.stderr
+    assert "Nomad went back to the last healthy revision of steady-v1" in failed.stderr
+    assert healthy(cli, "steady") == 1
+    body = json.dumps({"inputs": {"image": [[0] * 64]}})
+    assert json.loads(cli("call", "steady", body).stdout)["version"] == "v1"
+    cli("down", "steady", "--yes")
+
+
 def test_a_version_with_traffic_is_not_taken_away(digits: None, cli: Cli) -> None:
     refused = fails(cli, 2, "down", "digits", "v1")
     assert "version `v1` of `digits` still has 100 % of the traffic" in refused.stderr

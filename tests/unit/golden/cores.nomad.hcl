@@ -8,8 +8,11 @@ job "digits-v1" {
     nomadserve_version = "v1"
   }
 
-  # A changed file of the same version rolls through its replicas, and goes back when they don't get healthy.
+  # A changed file of the same version: a new replica gets healthy beside the old ones, and only then are
+  # the old ones replaced, a few at a time. If it doesn't get healthy, the old ones go on.
   update {
+    canary            = 1
+    auto_promote      = true
     max_parallel      = 1
     health_check      = "checks"
     min_healthy_time  = "2s"
@@ -21,20 +24,21 @@ job "digits-v1" {
   group "serve" {
     count = 1
 
-    # The largest number that any check asks for wins. A check without data asks for nothing.
+    # The largest number that any check asks for wins.
     scaling {
       enabled = true
       min     = 1
       max     = 4
 
       policy {
-        evaluation_interval  = "10s"
-        cooldown             = "5m"
+        evaluation_interval = "10s"
+        # The file's `cooldown` (5m) is in the queries; this is the rest after a change, up or down.
+        cooldown             = "30s"
         cooldown_on_scale_up = "30s"
 
         check "cpu" {
           source       = "prometheus"
-          query        = "clamp_max(ceil((sum(rate(process_cpu_seconds_total{service=\"digits\",version=\"v1\"}[5m])) * 100 / 120)), 4)"
+          query        = "clamp_max(max(label_replace(max_over_time((ceil((sum(rate(process_cpu_seconds_total{service=\"digits\",version=\"v1\"}[5m])) * 100 / 120)) >= 0)[300s:5s]), \"by\", \"load\", \"\", \"\") or label_replace((min_over_time(count(up{service=\"digits\",version=\"v1\"})[15s:5s]) > min_over_time(count(up{service=\"digits\",version=\"v1\"})[300s:5s])), \"by\", \"growth\", \"\", \"\")) or count(up{service=\"digits\",version=\"v1\"}) or vector(0), 4) unless on() (time() - process_start_time_seconds{job=\"prometheus\"} < 310)"
           query_window = "instant"
 
           strategy "pass-through" {

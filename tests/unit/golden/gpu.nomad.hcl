@@ -9,8 +9,11 @@ job "vision-v2" {
     nomadserve_version = "v2"
   }
 
-  # A changed file of the same version rolls through its replicas, and goes back when they don't get healthy.
+  # A changed file of the same version: a new replica gets healthy beside the old ones, and only then are
+  # the old ones replaced, a few at a time. If it doesn't get healthy, the old ones go on.
   update {
+    canary            = 1
+    auto_promote      = true
     max_parallel      = 2
     health_check      = "checks"
     min_healthy_time  = "10s"

@@ -10,8 +10,11 @@ job "digits-v1" {
     nomadserve_version = "v1"
   }
 
-  # A changed file of the same version rolls through its replicas, and goes back when they don't get healthy.
+  # A changed file of the same version: a new replica gets healthy beside the old ones, and only then are
+  # the old ones replaced, a few at a time. If it doesn't get healthy, the old ones go on.
   update {
+    canary            = 1
+    auto_promote      = true
     max_parallel      = 1
     health_check      = "checks"
     min_healthy_time  = "2s"
@@ -23,79 +26,64 @@ job "digits-v1" {
   group "serve" {
     count = 2
 
-    # The largest number that any check asks for wins. A check without data asks for nothing.
+    # The largest number that any check asks for wins.
     scaling {
       enabled = true
       min     = 2
       max     = 8
 
       policy {
-        evaluation_interval  = "5s"
-        cooldown             = "2m"
+        evaluation_interval = "5s"
+        # The file's `cooldown` (2m) is in the queries; this is the rest after a change, up or down.
+        cooldown             = "10s"
         cooldown_on_scale_up = "10s"
 
         check "requests_per_second" {
           source       = "prometheus"
-          query        = "clamp_max(ceil((sum(rate(nomadserve_requests_total{service=\"digits\",version=\"v1\",outcome!=\"invalid\"}[1m])) / 100) * 1.25), 8)"
+          query        = "clamp_max(clamp_max(max(label_replace(max_over_time((ceil((sum(rate(nomadserve_requests_total{service=\"digits\",version=\"v1\",outcome!=\"invalid\"}[30s])) / 100) * 1.25) >= 0)[120s:5s]), \"by\", \"load\", \"\", \"\") or label_replace((min_over_time(count(up{service=\"digits\",version=\"v1\"})[15s:5s]) > min_over_time(count(up{service=\"digits\",version=\"v1\"})[120s:5s])), \"by\", \"growth\", \"\", \"\")) or count(up{service=\"digits\",version=\"v1\"}) or vector(0), scalar(max_over_time(count(up{service=\"digits\",version=\"v1\"})[120s:5s]) or vector(0)) + 3), 8) unless on() (time() - process_start_time_seconds{job=\"prometheus\"} < 130)"
           query_window = "instant"
 
           strategy "pass-through" {
-            max_scale_up   = 3
             max_scale_down = 1
           }
         }
 
         check "in_flight" {
           source       = "prometheus"
-          query        = "clamp_max(ceil((sum(avg_over_time(nomadserve_in_flight{service=\"digits\",version=\"v1\"}[30s])) / 12.5) * 1.25), 8)"
+          query        = "clamp_max(clamp_max(max(label_replace(max_over_time((ceil((sum(avg_over_time(nomadserve_in_flight{service=\"digits\",version=\"v1\"}[30s])) / 12.5) * 1.25) >= 0)[120s:5s]), \"by\", \"load\", \"\", \"\") or label_replace((min_over_time(count(up{service=\"digits\",version=\"v1\"})[15s:5s]) > min_over_time(count(up{service=\"digits\",version=\"v1\"})[120s:5s])), \"by\", \"growth\", \"\", \"\")) or count(up{service=\"digits\",version=\"v1\"}) or vector(0), scalar(max_over_time(count(up{service=\"digits\",version=\"v1\"})[120s:5s]) or vector(0)) + 3), 8) unless on() (time() - process_start_time_seconds{job=\"prometheus\"} < 130)"
           query_window = "instant"
 
           strategy "pass-through" {
-            max_scale_up   = 3
             max_scale_down = 1
           }
         }
 
         check "backlog_seconds" {
           source       = "prometheus"
-          query        = "clamp_max(ceil((sum(avg_over_time(nomadserve_backlog_seconds{service=\"digits\",version=\"v1\"}[1m])) / 0.5) * 1.25), 8)"
+          query        = "clamp_max(clamp_max(max(label_replace(max_over_time((ceil((sum(avg_over_time(nomadserve_backlog_seconds{service=\"digits\",version=\"v1\"}[30s])) / 0.5) * 1.25) >= 0)[120s:5s]), \"by\", \"load\", \"\", \"\") or label_replace((min_over_time(count(up{service=\"digits\",version=\"v1\"})[15s:5s]) > min_over_time(count(up{service=\"digits\",version=\"v1\"})[120s:5s])), \"by\", \"growth\", \"\", \"\")) or count(up{service=\"digits\",version=\"v1\"}) or vector(0), scalar(max_over_time(count(up{service=\"digits\",version=\"v1\"})[120s:5s]) or vector(0)) + 3), 8) unless on() (time() - process_start_time_seconds{job=\"prometheus\"} < 130)"
           query_window = "instant"
 
           strategy "pass-through" {
-            max_scale_up   = 3
             max_scale_down = 1
           }
         }
 
         check "cpu" {
-          source = "nomad-apm"
-          query  = "avg_cpu-allocated"
-
-          strategy "target-value" {
-            target         = 56
-            max_scale_up   = 3
-            max_scale_down = 1
-          }
-        }
-
-        check "gpu" {
           source       = "prometheus"
-          query        = "clamp_max(ceil((sum(avg_over_time(nomadserve_gpu_utilization{service=\"digits\",version=\"v1\"}[2m])) / 80) * 1.25), 8)"
+          query        = "clamp_max(clamp_max(max(label_replace(max_over_time((ceil((sum(rate(process_cpu_seconds_total{service=\"digits\",version=\"v1\"}[2m])) * 100 / 140) * 1.25) >= 0)[120s:5s]), \"by\", \"load\", \"\", \"\") or label_replace((min_over_time(count(up{service=\"digits\",version=\"v1\"})[15s:5s]) > min_over_time(count(up{service=\"digits\",version=\"v1\"})[120s:5s])), \"by\", \"growth\", \"\", \"\")) or count(up{service=\"digits\",version=\"v1\"}) or vector(0), scalar(max_over_time(count(up{service=\"digits\",version=\"v1\"})[120s:5s]) or vector(0)) + 3), 8) unless on() (time() - process_start_time_seconds{job=\"prometheus\"} < 130)"
           query_window = "instant"
 
           strategy "pass-through" {
-            max_scale_up   = 3
             max_scale_down = 1
           }
         }
 
         check "query" {
           source       = "prometheus"
-          query        = "clamp_max(ceil((\nsum(jobs_waiting{queue=\"digits\"}) # from our own exporter\n  / 50\n) * 1.25), 8)"
+          query        = "clamp_max(clamp_max(max(label_replace(max_over_time((ceil((vector(scalar(\nsum(jobs_waiting{queue=\"digits\"}) # from our own exporter\n  / 50\n))) * 1.25) >= 0)[120s:5s]), \"by\", \"load\", \"\", \"\") or label_replace((min_over_time(count(up{service=\"digits\",version=\"v1\"})[15s:5s]) > min_over_time(count(up{service=\"digits\",version=\"v1\"})[120s:5s])), \"by\", \"growth\", \"\", \"\")) or count(up{service=\"digits\",version=\"v1\"}) or vector(0), scalar(max_over_time(count(up{service=\"digits\",version=\"v1\"})[120s:5s]) or vector(0)) + 3), 8) unless on() (time() - process_start_time_seconds{job=\"prometheus\"} < 130)"
           query_window = "instant"
 
           strategy "pass-through" {
-            max_scale_up   = 3
             max_scale_down = 1
           }
         }
@@ -200,18 +188,8 @@ job "digits-v1" {
       }
 
       resources {
-        cpu    = 500
+        cores  = 2
         memory = 1024
-
-        device "nvidia/gpu" {
-          count = 1
-
-          constraint {
-            attribute = "${device.attr.memory}"
-            operator  = ">="
-            value     = "16 GiB"
-          }
-        }
       }
     }
   }

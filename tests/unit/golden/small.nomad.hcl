@@ -8,8 +8,11 @@ job "digits-v1" {
     nomadserve_version = "v1"
   }
 
-  # A changed file of the same version rolls through its replicas, and goes back when they don't get healthy.
+  # A changed file of the same version: a new replica gets healthy beside the old ones, and only then are
+  # the old ones replaced, a few at a time. If it doesn't get healthy, the old ones go on.
   update {
+    canary            = 1
+    auto_promote      = true
     max_parallel      = 1
     health_check      = "checks"
     min_healthy_time  = "2s"

@@ -75,6 +75,18 @@ def test_a_new_job_is_told_in_a_few_lines() -> None:
     ]
 
 
+def test_a_changed_model_shows_the_keys_that_change_and_not_the_whole_json() -> None:
+    old = '[{"name":"digits","path":"/m.onnx","max_batch":32,"checksum":"sha256:aa"}]'
+    new = '[{"name":"digits","path":"/m.onnx","max_batch":64,"checksum":"sha256:bb"},{"name":"cats","path":"/c.onnx"}]'
+    diff = {"Type": "Edited", "Fields": [field("Env[NOMADSERVE_MODELS]", old, new)]}
+    assert lines(diff) == [
+        "~ model digits max_batch: 32 → 64",
+        "~ model digits checksum: sha256:aa → sha256:bb",
+        "~ model cats name: none → cats",
+        "~ model cats path: none → /c.onnx",
+    ]
+
+
 def test_what_happens_to_replicas_is_counted() -> None:
     plan = {"Annotations": {"DesiredTGUpdates": {"serve": {"Place": 1, "DestructiveUpdate": 2, "Ignore": 0}}}}
     assert job_diff.update_lines(plan) == [
