@@ -100,7 +100,10 @@ def list_clusters(as_json: bool) -> None:
 @click.option("--all", "everything", is_flag=True, help="every local cluster of this user")
 def down(name: str, everything: bool) -> None:
     """Stop all jobs, end every process and remove the data of a cluster."""
-    for each in known_names() if everything else [name]:
+    names = known_names() if everything else [name]
+    if not names:
+        output.say("no local cluster is up: nothing to do")
+    for each in names:
         with Working() as progress:
             was_there = bring_down(each, progress)
         output.say(f"cluster `{each}` is down" if was_there else f"cluster `{each}` was not up: nothing to do")
