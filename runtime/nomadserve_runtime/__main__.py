@@ -132,9 +132,18 @@ def _end_on_signals() -> asyncio.Event:
             _exit_now()
         told_to_end.set()
 
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, end)
+        # asyncio learns of a signal by a byte in its wake-up socket. Under load the server's threads fill that socket,
+        # and the byte is lost. So asyncio's own handler only wakes the loop; ours is called by Python, for sure.
+        loop.add_signal_handler(number, _do_nothing)
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(end))
+    signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
     return told_to_end
+
+
+def _do_nothing() -> None:
+    """For a handler that only has to be there."""
 
 
 def _exit_now() -> None:

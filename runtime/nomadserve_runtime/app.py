@@ -21,6 +21,7 @@ from nomadserve_runtime.tensors import TensorSpec
 log = logging.getLogger("nomadserve.app")
 
 Content = dict[str, Any]
+AnyRequest = Request[Any, Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +115,13 @@ def ready(state: State) -> Response[Content]:
 
 
 @get("/v2/models/{name:str}", sync_to_thread=False)
-def model(state: State, name: str) -> Content:
+def model(request: AnyRequest) -> Content:
     """Model metadata: its inputs and outputs; -1 stands for the rows."""
-    service: Service = state.service
-    found = service.model(name)
+    service: Service = request.app.state.service
+    found = service.model(request.path_params["name"])
     engine = found.batcher.engine
     return {
-        "name": name,
+        "name": found.name,
         "versions": [service.version],
         "platform": engine.platform,
         "inputs": [_metadata(spec) for spec in engine.inputs],
@@ -129,12 +130,12 @@ def model(state: State, name: str) -> Content:
 
 
 @get("/v2/models/{name:str}/ready", sync_to_thread=False)
-def model_ready(state: State, name: str) -> Response[Content]:
+def model_ready(request: AnyRequest) -> Response[Content]:
     """Whether requests for this model should come here."""
-    service: Service = state.service
-    service.model(name)
+    service: Service = request.app.state.service
+    found = service.model(request.path_params["name"])
     is_ready = service.lifecycle.is_ready
-    return Response({"name": name, "ready": is_ready}, status_code=_ready_status(is_ready))
+    return Response({"name": found.name, "ready": is_ready}, status_code=_ready_status(is_ready))
 
 
 @get("/metrics", sync_to_thread=False)
@@ -150,9 +151,9 @@ def plain_inference() -> Content:
 
 
 @post("/v2/models/{name:str}/infer", operation_class=InferOperation, status_code=200, sync_to_thread=False)
-def infer(state: State, name: str) -> Content:
+def infer(request: AnyRequest) -> Content:
     """Inference by the Open Inference Protocol v2, in JSON."""
-    state.service.model(name)
+    request.app.state.service.model(request.path_params["name"])
     raise AssertionError("`App` answers this path for every model that is served")
 
 
@@ -164,17 +165,17 @@ def _ready_status(is_ready: bool) -> int:
     return HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
 
 
-def _fault(_: Request[Any, Any, Any], fault: Fault) -> Response[Content]:
+def _fault(_: AnyRequest, fault: Fault) -> Response[Content]:
     return _error(fault.status, fault.message, fault.reason)
 
 
-def _http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[Content]:
+def _http_exception(request: AnyRequest, error: HTTPException) -> Response[Content]:
     reason = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     text = error.detail if error.status_code != HTTPStatus.NOT_FOUND else f"there is nothing at `{request.url.path}`"
     return _error(error.status_code, text, reason, headers=error.headers)
 
 
-def _bug(_: Request[Any, Any, Any], error: Exception) -> Response[Content]:
+def _bug(_: AnyRequest, error: Exception) -> Response[Content]:
     log.error("a request failed", exc_info=error)
     return _error(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error", Fault.reason)
 

@@ -1,81 +1,23 @@
 import asyncio
 import logging
 import math
-import random
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any
 
-import numpy as np
 import pytest
 
 from nomadserve_runtime.batcher import Batcher
-from nomadserve_runtime.engine import Engine
 from nomadserve_runtime.errors import Draining, EngineFailed, Expired, HungUp, QueueFull
 from nomadserve_runtime.metrics import Series
-from nomadserve_runtime.slots import Stage, Ticket
+from nomadserve_runtime.slots import Stage
+from tests.unit.runtime.batching import FOREVER_S, admit, answer, ask, batching, run, until
 from tests.unit.runtime.models import GatedEngine, fake_engine
-
-FOREVER_S = 3600.0
-
-
-@asynccontextmanager
-async def batching(engine: Engine, *, queue_max: int = 8, delay_s: float = 0.0) -> AsyncIterator[Batcher]:
-    """A batcher that is closed at the end; whatever happened, every slot is back by then."""
-    batcher = Batcher(engine, queue_max=queue_max, delay_s_max=delay_s, metrics=Series().model("m"))
-    try:
-        yield batcher
-    finally:
-        if isinstance(engine, GatedEngine):
-            engine.let_run(1000)
-        async with asyncio.timeout(20):
-            await batcher.wait_idle()
-            await until(lambda: batcher.running_rows == 0)
-        batcher.close()
-        queue = batcher._queue
-        assert (queue.rows, queue.out, queue.open) == (0, 0, [])
-        assert {slot.stage for slot in queue._free} == {Stage.FREE}
-        assert (batcher.in_flight, batcher.running_rows) == (0, 0)
-
-
-def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(test())
-
-
-async def until(claim: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not claim():
-            await asyncio.sleep(0.001)
-
-
-def rows(*values: float) -> list[np.ndarray]:
-    return [np.array(values, np.float32).reshape(-1, 1)]
-
-
-def admit(batcher: Batcher, *values: float, deadline_at: float = math.inf) -> Ticket:
-    return batcher.admit(rows(*values), rows=len(values), deadline_at=deadline_at)
-
-
-async def answer(batcher: Batcher, ticket: Ticket) -> list[float]:
-    try:
-        async with asyncio.timeout(20):
-            await ticket.done
-        values: list[float] = ticket.outputs()[0][:, 0].tolist()
-        return values
-    finally:
-        batcher.give_up(ticket)
-
-
-async def ask(batcher: Batcher, *values: float) -> list[float]:
-    return await answer(batcher, admit(batcher, *values))
 
 
 def test_each_request_gets_the_answer_to_its_own_rows() -> None:
     async def test() -> None:
         async with batching(fake_engine()) as batcher:
-            answers = await asyncio.gather(ask(batcher, 1, 2), ask(batcher, 3), ask(batcher, 4, 5, 6))
-            assert answers == [[1, 2], [3], [4, 5, 6]]
+            answers = tuple(await asyncio.gather(ask(batcher, 1, 2), ask(batcher, 3), ask(batcher, 4, 5, 6)))
+            assert answers == ([1, 2], [3], [4, 5, 6])
 
     run(test)
 
@@ -379,44 +321,5 @@ def test_metrics_tell_what_happened() -> None:
         assert (sample("batch_rows_count"), sample("batch_rows_sum")) == (3, 5)
         assert (sample("engine_seconds_count"), sample("queue_seconds_count")) == (3, 5)
         batcher.close()
-
-    run(test)
-
-
-async def customer(batcher: Batcher, chance: random.Random, tally: dict[str, int]) -> None:
-    """Ask once, perhaps with a short deadline, perhaps cancelled half way."""
-    values = [chance.random() for _ in range(chance.randint(1, batcher.rows_max))]
-    patience_s = chance.choice([math.inf, math.inf, 0.002])
-    try:
-        ticket = admit(batcher, *values, deadline_at=time.monotonic() + patience_s)
-    except QueueFull:
-        assert batcher.queued_rows + len(values) > batcher._queue.rows_max
-        tally["refused"] += 1
-        return
-    try:
-        answered = await answer(batcher, ticket)
-    except Expired:
-        tally["expired"] += 1
-    else:
-        assert answered == pytest.approx(values)
-        tally["ok"] += 1
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_storm_with_cancellations_and_deadlines_answers_right_and_returns_every_slot(seed: int) -> None:
-    async def test() -> None:
-        chance = random.Random(seed)
-        tally = dict.fromkeys(("ok", "refused", "expired"), 0)
-        async with batching(fake_engine(batch_max=5, delay_ms=0.5), queue_max=23) as batcher:
-            tasks: set[asyncio.Task[None]] = set()
-            for _ in range(2000):
-                tasks.add(asyncio.create_task(customer(batcher, chance, tally)))
-                if chance.random() < 0.2:
-                    chance.choice(list(tasks)).cancel()
-                if chance.random() < 0.3:
-                    await asyncio.sleep(chance.random() * 0.002)
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-            assert {type(result) for result in results} <= {type(None), asyncio.CancelledError}
-        assert min(tally.values()) > 0
 
     run(test)

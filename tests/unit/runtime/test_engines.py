@@ -40,7 +40,7 @@ def test_an_engine_knows_its_tensors(engine: Engine) -> None:
 
 def test_host_arrays_have_the_shape_and_type_asked_for(engine: Engine) -> None:
     array = engine.host_array((8, 3), np.dtype(np.int16))
-    assert (array.shape, array.dtype, array.flags.c_contiguous) == ((8, 3), np.int16, True)
+    assert (array.shape, array.dtype, array.flags.c_contiguous) == ((8, 3), np.dtype(np.int16), True)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8])

@@ -40,8 +40,8 @@ def values_of(ticket: Ticket) -> set[float]:
 
 def test_a_slot_has_rows_of_every_tensor() -> None:
     slot = new_slot(4)
-    assert [(array.shape, array.dtype) for array in slot.inputs] == [((4, 2), np.float32)]
-    assert [(array.shape, array.dtype) for array in slot.outputs] == [((4,), np.int64)]
+    assert [(array.shape, array.dtype) for array in slot.inputs] == [((4, 2), np.dtype(np.float32))]
+    assert [(array.shape, array.dtype) for array in slot.outputs] == [((4,), np.dtype(np.int64))]
 
 
 def test_requests_share_a_slot_row_by_row() -> None:
