@@ -7,7 +7,7 @@ compare-and-set is HTTP 200 with `false`; every refusal of an entry is HTTP 500 
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,6 +44,12 @@ class Instance:
     address: str
     port: int
     is_passing: bool
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def authority(self) -> str:
+        """Address and port as a URL has them; an IPv6 address in brackets."""
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
 class ConsulApi:
@@ -53,27 +59,36 @@ class ConsulApi:
         self, address: str, *, token: str | None = None, verify: bool | str = True, cert: tuple[str, str] | None = None
     ) -> None:
         url = urlsplit(address if "//" in address else f"http://{address}")
-        if not url.hostname:
+        try:
+            port = url.port or (443 if url.scheme == "https" else 80)
+        except ValueError:
+            port = 0
+        if not url.hostname or not port:
             raise WrongInput(f"`{address}` is no address of Consul", hint="give it as http://HOST:PORT")
-        scheme = url.scheme or "http"
-        port = url.port or (443 if scheme == "https" else 80)
-        self.address = f"{scheme}://{url.hostname}:{port}"
+        host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
+        self.address = f"{url.scheme}://{host}:{port}"
         self._client = consul.Consul(
-            host=url.hostname, port=port, scheme=scheme, token=token, verify=verify, cert=cert, connections_timeout=10
+            host=host, port=port, scheme=url.scheme, token=token, verify=verify, cert=cert, connections_timeout=10
         )
+        # No proxy on the way to this machine; `requests` would take one where HTTP_PROXY is set.
+        self._client.http.session.trust_env = url.hostname not in {"127.0.0.1", "::1", "localhost"}
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "ConsulApi":
-        """The agent that the `CONSUL_HTTP_*` variables name, as Consul's own command line reads them."""
-        address = environ.get("CONSUL_HTTP_ADDR", "127.0.0.1:8500")
-        if environ.get("CONSUL_HTTP_SSL", "").lower() == "true" and "//" not in address:
+        """The agent that the `CONSUL_*` variables name.
+
+        Read are HTTP_ADDR, HTTP_TOKEN, HTTP_SSL, HTTP_SSL_VERIFY, CACERT, CLIENT_CERT and CLIENT_KEY; an empty one
+        counts as not set, so that no slip of a shell script turns TLS verification off.
+        """
+        address = environ.get("CONSUL_HTTP_ADDR") or "127.0.0.1:8500"
+        if environ.get("CONSUL_HTTP_SSL", "").lower() in {"1", "true"} and "//" not in address:
             address = f"https://{address}"
-        skip_verify = environ.get("CONSUL_HTTP_SSL_VERIFY", "").lower() == "false"
+        skip_verify = environ.get("CONSUL_HTTP_SSL_VERIFY", "").lower() in {"0", "false"}
         cert, key = environ.get("CONSUL_CLIENT_CERT"), environ.get("CONSUL_CLIENT_KEY")
         return cls(
             address,
-            token=environ.get("CONSUL_HTTP_TOKEN"),
-            verify=False if skip_verify else environ.get("CONSUL_CACERT", True),
+            token=environ.get("CONSUL_HTTP_TOKEN") or None,
+            verify=False if skip_verify else environ.get("CONSUL_CACERT") or True,
             cert=(cert, key) if cert and key else None,
         )
 
@@ -124,13 +139,14 @@ class ConsulApi:
         raise changed_meanwhile(kind, name)
 
     def instances(self, service: str) -> list[Instance]:
-        """Every registered instance of a service, with its health as Consul's DNS sees it (critical: not passing)."""
+        """Every registered instance of a service; `is_passing` where all its checks pass, as the gateway sees it."""
         with self._translated(f"read the health of `{service}`"):
             _, nodes = self._client.health.service(service)
         return [
             Instance(
                 address=node["Service"]["Address"] or node["Node"]["Address"],
                 port=node["Service"]["Port"],
+                meta=node["Service"].get("Meta") or {},
                 is_passing=all(check["Status"] == "passing" for check in node["Checks"]),
             )
             for node in nodes

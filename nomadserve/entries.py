@@ -3,14 +3,15 @@
 For a service `digits` with versions `v1` and `v2` (see `docs/architecture.md` for how a request takes them):
 
     service-defaults  digits, digits-v1, digits-v2   Protocol = http
-    service-resolver  digits-v1, digits-v2           the others take over where one has no healthy replica
     service-splitter  digits                         the weights: the only record of traffic and of the versions
+    service-resolver  digits-v1, digits-v2           the others take over where one has no healthy replica
     service-router    nomadserve                     shared by all services: Host `digits.…` leads to the splitter
 
 Facts about Consul 1.21 (tried): defaults come before what needs their protocol; a splitter's request is cut at 15 s
 unless a router's destination says otherwise; `Meta` takes 64 keys, values of 512 characters.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,7 +33,12 @@ VERSION_HEADER = "x-nomadserve-version"
 
 # Consul's own limits on `Meta` are 64 keys and 512 characters (tried on 1.21).
 CHANGES_MAX = 50
+CHANGE_KEY = re.compile(r"change-\d{6}")
 META_VALUE_LENGTH_MAX = 512
+
+
+OWNER = "nomadserve"
+"""Key of `Meta` that names the service an entry was made for: what lacks it was made by somebody else, and stays."""
 
 
 class UnreadableSplitter(NomadserveError):
@@ -46,7 +52,7 @@ def service_defaults(name: str) -> Entry:
 
 def resolver(service: str, version: str, others: Sequence[str]) -> Entry:
     """Where requests for a version go: to it, or to the first of `others` with a healthy replica."""
-    entry: Entry = {"Kind": "service-resolver", "Name": f"{service}-{version}"}
+    entry: Entry = {"Kind": "service-resolver", "Name": f"{service}-{version}", "Meta": {OWNER: service}}
     if others:
         entry["Failover"] = {"*": {"Targets": [{"Service": f"{service}-{other}"} for other in others]}}
     return entry
@@ -62,7 +68,7 @@ def splitter(service: str, weights: Weights, meta: Mapping[str, str]) -> Entry:
             {"Weight": weight, "Service": f"{service}-{version}", "ResponseHeaders": label}
             for version, weight in weights.by_version.items()
         ],
-        "Meta": dict(meta),
+        "Meta": dict(meta) | {OWNER: service},
     }
 
 
@@ -79,8 +85,7 @@ def weights_of(entry: Entry) -> Weights:
         if not target.startswith(f"{service}-"):
             raise UnreadableSplitter(
                 f"service-splitter `{service}` sends traffic to `{target or service}`, which is no version of it",
-                hint=f"nomadserve did not write it: delete it with `consul config delete -kind service-splitter "
-                f"-name {service}`, or choose another service name",
+                hint="somebody else wrote it: choose another service name",
             )
         by_version[target.removeprefix(f"{service}-")] = split.get("Weight", 0)
     return Weights(by_version)
@@ -88,9 +93,23 @@ def weights_of(entry: Entry) -> Weights:
 
 def with_change(meta: Mapping[str, str] | None, change: str) -> dict[str, str]:
     """A splitter's `Meta` with one more line of history; the oldest are forgotten. Keys sort in order of time."""
-    kept = sorted((meta or {}).items())[-(CHANGES_MAX - 1) :]
-    number = int(kept[-1][0].removeprefix("change-")) + 1 if kept else 1
-    return dict(kept) | {f"change-{number:06}": change[:META_VALUE_LENGTH_MAX]}
+    lines = {key: text for key, text in (meta or {}).items() if CHANGE_KEY.fullmatch(key)}
+    kept = sorted(lines)[-(CHANGES_MAX - 1) :]
+    number = int(kept[-1].removeprefix("change-")) + 1 if kept else 1
+    others = {key: text for key, text in (meta or {}).items() if key not in lines}
+    new = {f"change-{number:06}": change[:META_VALUE_LENGTH_MAX]}
+    return others | {key: lines[key] for key in kept} | new
+
+
+def changes(entry: Entry | None) -> list[str]:
+    """The lines of history that a splitter holds, oldest first."""
+    meta = (entry or {}).get("Meta") or {}
+    return [meta[key] for key in sorted(meta) if CHANGE_KEY.fullmatch(key)]
+
+
+def owner(entry: Entry) -> str:
+    """The service that an entry was made for; empty where nomadserve did not make it."""
+    return str((entry.get("Meta") or {}).get(OWNER, ""))
 
 
 def by_weight(weights: Weights, *, but: str) -> list[str]:
@@ -100,37 +119,57 @@ def by_weight(weights: Weights, *, but: str) -> list[str]:
 
 
 def traffic_entries(service: str, weights: Weights, meta: Mapping[str, str]) -> list[Entry]:
-    """Every entry that is the service's own, in the order in which Consul takes them."""
+    """Every entry that is the service's own, in the order in which Consul takes them.
+
+    The splitter comes before the failovers: where its compare-and-set is lost, those still fit the weights that won.
+    """
     versions = list(weights.by_version)
+    names = [*(f"{service}-{version}" for version in versions), service]
     return [
-        *(service_defaults(f"{service}-{version}") for version in versions),
-        service_defaults(service),
-        *(resolver(service, version, by_weight(weights, but=version)) for version in versions),
+        *(service_defaults(name) | {"Meta": {OWNER: service}} for name in names),
         splitter(service, weights, meta),
+        *(resolver(service, version, by_weight(weights, but=version)) for version in versions),
     ]
 
 
-def routes(service: str, versions: Sequence[str], request_timeout_s: float) -> list[dict[str, Any]]:
-    """The service's routes at the gateway; the first that matches is taken."""
-    host = {"Name": ":authority", "Prefix": f"{service}."}
+def routes(service: str, timeouts_s: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The service's routes at the gateway; the first that matches is taken.
 
-    def route(target: str, *conditions: dict[str, Any], path: str = "", rewrite: str = "") -> dict[str, Any]:
+    timeouts_s: per version the longest that a request may take; a request to no version in particular gets the longest.
+    """
+    host = {"Name": ":authority", "Prefix": f"{service}."}
+    longest_s = max(timeouts_s.values())
+
+    def route(target: str, *conditions: dict[str, Any], timeout_s: float = longest_s, path: str = "") -> dict[str, Any]:
         match: dict[str, Any] = {"Header": [host, *conditions]}
         destination: dict[str, Any] = {
             "Service": target,
-            "RequestTimeout": go_duration(request_timeout_s),
+            "RequestTimeout": go_duration(timeout_s),
             # Only what never reached a replica is sent again: what crashes one replica must not meet the next.
             "NumRetries": 2,
             "RetryOn": ["connect-failure", "refused-stream"],
         }
         if path:
             match["PathExact"] = path
-            destination["PrefixRewrite"] = rewrite
+            destination["PrefixRewrite"] = "/not-routed"
         return {"Match": {"HTTP": match}, "Destination": destination}
 
-    pins = [route(f"{service}-{version}", {"Name": VERSION_HEADER, "Exact": version}) for version in versions]
+    pins = [
+        route(f"{service}-{version}", {"Name": VERSION_HEADER, "Exact": version}, timeout_s=timeout_s)
+        for version, timeout_s in timeouts_s.items()
+    ]
     # A route can't refuse. Metrics are for the machines that run the service: outside, the path leads to a 404.
-    return [route(service, path="/metrics", rewrite="/not-routed"), *pins, route(service)]
+    return [route(service, path="/metrics"), *pins, route(service)]
+
+
+def timeouts_of(router: Entry | None, service: str) -> dict[str, float]:
+    """Per version of the service its request timeout in seconds, from the routes that pin it."""
+    found = {}
+    for own in own_routes(router, service):
+        version = own["Destination"]["Service"].removeprefix(f"{service}-")
+        if any(header["Name"] == VERSION_HEADER for header in own["Match"]["HTTP"]["Header"]):
+            found[version] = seconds_of(own["Destination"]["RequestTimeout"])
+    return found
 
 
 def with_routes(router: Entry | None, service: str, own: Sequence[dict[str, Any]]) -> Entry:
@@ -169,6 +208,12 @@ def go_duration(seconds: float) -> str:
     if hours:
         return f"{hours}h{minutes}m{text}"
     return f"{minutes}m{text}" if minutes else text
+
+
+def seconds_of(duration: str) -> float:
+    """A duration as Go writes it in seconds: `5m0s` → 300.0."""
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+    return sum(float(number) * units[unit] for number, unit in re.findall(r"([\d.]+)(ms|h|m|s)", duration))
 
 
 def is_same(wanted: Any, existing: Any) -> bool:

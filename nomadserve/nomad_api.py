@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import nomad
 import requests
@@ -19,6 +20,8 @@ from nomadserve.errors import NomadserveError, WrongInput
 
 Job = dict[str, Any]
 """A Nomad job as Nomad's JSON has it."""
+
+DEFAULT_NAMESPACE = "default"
 
 # Nomad answers at once or blocks; ten seconds cover a slow raft write on a busy machine.
 TIMEOUT_S = 10.0
@@ -32,25 +35,39 @@ class NomadRefused(NomadserveError):
     """Nomad answered, and said no."""
 
 
+class NomadGone(NomadRefused):
+    """What was asked for is not there (any more)."""
+
+
 class JobChanged(NomadserveError):
     """Somebody registered the job between our reading and our writing it."""
 
 
 class NomadApi:
-    """One Nomad cluster. Not for use by several threads at once."""
+    """One namespace of one Nomad cluster. Not for use by several threads at once.
+
+    Attributes:
+        address: base URL of the API.
+        namespace: where jobs are read and registered.
+        region: the region meant; None for the one of the agent at `address`.
+    """
 
     def __init__(
         self,
         address: str,
         *,
         token: str | None = None,
-        namespace: str | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
         region: str | None = None,
         verify: bool | str = True,
         cert: tuple[str, str] | None = None,
+        session: requests.Session | None = None,
     ) -> None:
         self.address = address.rstrip("/")
-        self._session = requests.Session()
+        self.namespace = namespace
+        self.region = region
+        self._session = session or direct_session(self.address)
+        self._access: dict[str, Any] = {"token": token, "verify": verify, "cert": cert}
         self._client = nomad.Nomad(
             address=self.address,
             token=token,
@@ -61,7 +78,7 @@ class NomadApi:
             cert=cert or (),
             session=self._session,
         )
-        self._params = {key: value for key, value in {"namespace": namespace, "region": region}.items() if value}
+        self._params = {"namespace": namespace} | ({"region": region} if region else {})
         self._request_options: dict[str, Any] = {
             "headers": {"X-Nomad-Token": token} if token else {},
             "verify": verify,
@@ -70,16 +87,30 @@ class NomadApi:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "NomadApi":
-        """The cluster that the `NOMAD_*` variables name, as Nomad's own command line reads them."""
+        """The cluster that the `NOMAD_*` variables name.
+
+        Read are ADDR, TOKEN, NAMESPACE, REGION, CACERT, CLIENT_CERT, CLIENT_KEY and SKIP_VERIFY; an empty one counts
+        as not set, so that no slip of a shell script turns TLS verification off.
+        """
         cert, key = environ.get("NOMAD_CLIENT_CERT"), environ.get("NOMAD_CLIENT_KEY")
         skip_verify = environ.get("NOMAD_SKIP_VERIFY", "").lower() in {"1", "true"}
         return cls(
-            environ.get("NOMAD_ADDR", "http://127.0.0.1:4646"),
-            token=environ.get("NOMAD_TOKEN"),
-            namespace=environ.get("NOMAD_NAMESPACE"),
-            region=environ.get("NOMAD_REGION"),
-            verify=False if skip_verify else environ.get("NOMAD_CACERT", True),
+            environ.get("NOMAD_ADDR") or "http://127.0.0.1:4646",
+            token=environ.get("NOMAD_TOKEN") or None,
+            namespace=environ.get("NOMAD_NAMESPACE") or DEFAULT_NAMESPACE,
+            region=environ.get("NOMAD_REGION") or None,
+            verify=False if skip_verify else environ.get("NOMAD_CACERT") or True,
             cert=(cert, key) if cert and key else None,
+        )
+
+    def at(self, *, namespace: str | None = None, region: str | None = None) -> "NomadApi":
+        """The same cluster by the same connections, in another namespace or region; None keeps the one of this."""
+        return NomadApi(
+            self.address,
+            namespace=namespace or self.namespace,
+            region=region or self.region,
+            session=self._session,
+            **self._access,
         )
 
     def close(self) -> None:
@@ -111,9 +142,13 @@ class NomadApi:
         return any(version["Stable"] and version["Version"] < before for version in versions)
 
     def jobs(self) -> list[Job]:
-        """Every job of the namespace, with `Meta`; a job's stub otherwise."""
-        stubs: list[Job] = self._get("/v1/jobs", params={"meta": "true"})[0]
-        return stubs
+        """A stub of every job that we may see, in all namespaces and regions; with `Meta`, `Namespace`, `Region`."""
+        regions: list[str] = self._get("/v1/regions")[0]
+        return [
+            stub | {"Region": region}
+            for region in regions
+            for stub in self._get("/v1/jobs", params={"meta": "true", "namespace": "*", "region": region})[0]
+        ]
 
     def plan(self, job: Job) -> dict[str, Any]:
         """What registering `job` would do: `Diff`, `Annotations`, `FailedTGAllocs`, `JobModifyIndex`, `Warnings`.
@@ -188,12 +223,10 @@ class NomadApi:
         stubs: list[dict[str, Any]] = self._get(f"/v1/deployment/allocations/{deployment_id}")[0]
         return sorted(stubs, key=lambda stub: int(stub["CreateIndex"]))
 
-    def blocked_placements(self, job_id: str) -> dict[str, dict[str, Any]]:
-        """Per group: why the job's blocked evaluation could place no more (`AllocMetric`); empty where none blocks."""
+    def is_blocked(self, job_id: str) -> bool:
+        """Whether the scheduler waits for room to place what the job still lacks."""
         evaluations: list[dict[str, Any]] = self._get(f"/v1/job/{job_id}/evaluations")[0]
-        blocked = any(evaluation["Status"] == "blocked" for evaluation in evaluations)
-        failed = [evaluation["FailedTGAllocs"] for evaluation in evaluations if evaluation.get("FailedTGAllocs")]
-        return failed[0] if blocked and failed else {}
+        return any(evaluation["Status"] == "blocked" for evaluation in evaluations)
 
     def nodes(self) -> list[dict[str, Any]]:
         """Every client node, whole."""
@@ -208,7 +241,8 @@ class NomadApi:
         """The end of a task's log. stream: `stdout` or `stderr`. Empty where there is none (yet)."""
         params = {"task": task, "type": stream, "origin": "end", "offset": str(bytes_max), "plain": "true"}
         response = self._send(f"/v1/client/fs/logs/{allocation_id}", params)
-        return response.text if response.ok else ""
+        # Nomad says `text/plain` without a charset, which requests takes for Latin-1.
+        return response.content.decode("utf-8", "replace") if response.ok else ""
 
     def _get(
         self, path: str, *, params: Mapping[str, str] | None = None, index: int = 0, wait_s: float = 0.0
@@ -254,10 +288,19 @@ class NomadApi:
         )
 
 
+def direct_session(address: str) -> requests.Session:
+    """A session that takes no proxy on the way to this machine; `requests` would, where HTTP_PROXY is set."""
+    session = requests.Session()
+    session.trust_env = urlsplit(address).hostname not in {"127.0.0.1", "::1", "localhost"}
+    return session
+
+
 def refusal(doing: str, response: requests.Response) -> NomadserveError:
     """Nomad's own text as an error of ours."""
     if response.status_code == 403:
         return WrongInput(
             f"Nomad does not permit to {doing}", hint="set NOMAD_TOKEN to a token with the rights for this namespace"
         )
+    if response.status_code == 404:
+        return NomadGone(f"Nomad can't {doing}: {response.text.strip()}")
     return NomadRefused(f"Nomad refused to {doing}: {response.text.strip()}")

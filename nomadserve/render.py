@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from nomadserve.spec import Cron, Gpu, Model, Preference, RequestsPerSecond, Scaling, Schedule, Service, zone_of
+from nomadserve import promql
+from nomadserve.spec import Cron, Gpu, Model, Preference, Schedule, Service, zone_of
 
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _ASSIGNMENTS = re.compile(r"(?:^ *\w+ *= .*\n){2,}", re.MULTILINE)
@@ -73,15 +74,14 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(hcl=quote, number=_number)
+    environment.filters.update(hcl=quote, number=promql.number)
     environment.globals.update(
         conditions=_conditions,
         cron=Cron,
-        default_window=RequestsPerSecond(value=1).window,
         fetched_name=_fetched_name,
         in_utc=_in_utc,
         model_path=_model_path,
-        promql=_promql,
+        promql=promql,
     )
     return environment
 
@@ -137,21 +137,3 @@ def _conditions(block: Gpu | Preference) -> list[tuple[str, str, str]]:
 def _in_utc(schedule: Schedule, key: str) -> str:
     """A schedule's cron line in UTC, by the offset that its zone has today."""
     return Cron(getattr(schedule, key)).in_utc(zone_of(schedule.timezone), datetime.now(UTC))
-
-
-def _promql(wanted: str, scaling: Scaling) -> str:
-    """PromQL for whole replicas: with the share on top, rounded up, and never beyond `max`.
-
-    No data stays no data, which leaves the count alone: a monitoring outage must not scale anything down. The upper
-    bound also keeps an infinite value away from the autoscaler, which would read it as a negative count.
-    """
-    spare = f" * {_number(1 + scaling.overprovision)}" if scaling.overprovision else ""
-    wanted = wanted.strip()
-    if "\n" in wanted or "#" in wanted:  # a comment ends with its line, and must not swallow what follows
-        wanted = f"\n{wanted}\n"
-    return f"clamp_max(ceil(({wanted}){spare}), {scaling.max})"
-
-
-def _number(value: float) -> str:
-    """A number without a needless fraction."""
-    return f"{round(value, 9):.12g}"

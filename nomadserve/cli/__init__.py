@@ -11,8 +11,9 @@ from nomadserve.errors import NomadserveError, WrongInput
 
 # In the order in which a newcomer meets them; `--help` keeps it.
 VERBS = {
-    "dev": "a real local cluster: Consul, Nomad and the gateway",
+    "dev": "a real local cluster: Consul, Nomad, the gateway, and what scales",
     "engines": "install and list the real parts: Nomad, Consul, Envoy, …",
+    "platform": "the gateway, Prometheus and the Autoscaler on an existing cluster",
     "render": "print the Nomad job that a service file becomes",
     "plan": "show what `up` would change, and change nothing",
     "up": "deploy a version of a service and follow it until healthy",
@@ -21,6 +22,8 @@ VERBS = {
     "call": "send one request to a service by its Consul DNS name",
     "down": "stop a version, or a service and all its versions",
     "serve": "serve a model file here, without a cluster",
+    "bench": "find what one replica takes, and what to scale by",
+    "simulate": "replay traffic against a file's scaling, before users meet it",
 }
 
 

@@ -62,10 +62,10 @@ def status(name: str, as_json: bool) -> None:
     else:
         for part in parts:
             word = "healthy" if part.healthy else "failing"
-            output.emit(f"{part.name:<8} {word}  {part.url:<28} {part.detail}")
+            output.emit(f"{part.name:<10} {word}  {part.url:<28} {part.detail}")
         for key, value in cluster.environment().items():
             output.emit(f"{key}={value}")
-    if sick := [part.name for part in parts if not part.healthy]:
+    if sick := [part.name for part in parts if part.essential and not part.healthy]:
         raise NomadserveError(
             f"not healthy in cluster `{name}`: {', '.join(sick)}",
             hint=f"`nomadserve dev up --name {name}` starts what is missing; logs: {cluster.home.logs}",
@@ -81,7 +81,7 @@ def list_clusters(as_json: bool) -> None:
         {
             "name": cluster.name,
             "port_offset": cluster.offset,
-            "healthy": all(part.healthy for part in health.parts(cluster)),
+            "healthy": all(part.healthy for part in health.parts(cluster) if part.essential),
             "environment": cluster.environment(),
         }
         for cluster in clusters

@@ -8,6 +8,7 @@ import click
 
 from nomadserve.cli import output
 from nomadserve.cli.service_file import read_service, service_file_options
+from nomadserve.errors import BlockedOnCapacity
 from nomadserve.operations.cluster import cluster_from
 from nomadserve.operations.plan import Plan, make_plan
 from nomadserve.operations.traffic import EntryChange
@@ -25,13 +26,13 @@ def command(file: Path, variables: tuple[str, ...], var_files: tuple[Path, ...],
     """
     service = read_service(file, variables, var_files)
     with cluster_from() as cluster:
-        plan = make_plan(cluster, service)
+        plan = make_plan(cluster.at(namespace=service.namespace, region=service.region), service)
     if as_json:
         output.emit_json(plan_data(plan))
     else:
         for line in plan_lines(plan):
             output.emit(line)
-    return 4 if plan.unplaced else 0
+    return 0 if plan.has_room else BlockedOnCapacity.exit_code
 
 
 def plan_lines(plan: Plan) -> list[str]:
@@ -40,13 +41,14 @@ def plan_lines(plan: Plan) -> list[str]:
         return [f"nothing to change: {plan.service.job_id} is as the file says"]
     lines = [*plan.job_lines, *(f"    {line}" for line in plan.replica_lines)]
     lines += [line for change in plan.entry_changes for line in entry_lines(change)]
-    if plan.route_change:
+    if plan.changes_routes:
         lines.append(f"~ service-router nomadserve: the routes of {plan.service.name}")
     if not plan.is_named:
         lines.append(f"+ {plan.service.name}.service.consul names the gateway")
     if plan.warnings:
         lines += ["", "Nomad warns:", *(f"    {line}" for line in plan.warnings.strip().splitlines())]
-    if plan.unplaced:
+    lines += [f"note: {note}" for note in plan.notes]
+    if not plan.has_room:
         lines += ["", "no node has room for a replica now:", *(f"    {verdict}" for verdict in plan.unplaced)]
     return lines
 
@@ -75,7 +77,6 @@ def shown(value: Any) -> str:
 
 def plan_data(plan: Plan) -> dict[str, Any]:
     """The plan for programs."""
-    changes = [*plan.entry_changes, *([plan.route_change] if plan.route_change else [])]
     return {
         "job_id": plan.service.job_id,
         "is_empty": plan.is_empty,
@@ -84,8 +85,11 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "replicas": plan.replica_lines,
         "entries": [
             {"action": change.action, "kind": change.kind, "name": change.name, "after": change.after}
-            for change in changes
+            for change in plan.entry_changes
         ],
+        "routes": plan.routes if plan.changes_routes else [],
+        "has_room": plan.has_room,
         "unplaced": [{"node": verdict.node, "reasons": verdict.reasons} for verdict in plan.unplaced],
         "warnings": plan.warnings,
+        "notes": plan.notes,
     }

@@ -39,7 +39,8 @@ def command(
     Exits with 0 when healthy, 1 when it failed, 2 on wrong input, 3 when the wait ended, 4 when no node has room.
     """
     service = read_service(file, variables, var_files)
-    with cluster_from() as cluster:
+    with cluster_from() as everywhere:
+        cluster = everywhere.at(namespace=service.namespace, region=service.region)
         plan = make_plan(cluster, service)
         if not plan.is_empty and not as_json:
             for line in plan_lines(plan):

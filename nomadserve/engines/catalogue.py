@@ -51,7 +51,7 @@ NOMAD = Engine(
     version_arguments=("version",),
     sources=(
         VendorArchive("nomad", HASHICORP),
-        GoModule("nomad", "github.com/hashicorp/nomad", packages=2000, cgo=True),
+        GoModule("nomad", "github.com/hashicorp/nomad", packages=1640, cgo=True),
     ),
     notice=BUSINESS_SOURCE,
     by_default=True,
@@ -65,7 +65,7 @@ CONSUL = Engine(
     version_arguments=("version",),
     sources=(
         VendorArchive("consul", HASHICORP),
-        GoModule("consul", "github.com/hashicorp/consul", packages=1900),
+        GoModule("consul", "github.com/hashicorp/consul", packages=2032),
     ),
     notice=BUSINESS_SOURCE,
     by_default=True,
@@ -98,7 +98,7 @@ AUTOSCALER = Engine(
     version_arguments=("version",),
     sources=(
         VendorArchive("nomad-autoscaler", HASHICORP),
-        GoModule("autoscaler", "github.com/hashicorp/nomad-autoscaler", packages=1100),
+        GoModule("autoscaler", "github.com/hashicorp/nomad-autoscaler", packages=782),
     ),
 )
 PROMETHEUS_SERVER = Engine(

@@ -79,7 +79,8 @@ def _publish(engine: Engine, folder: Path, origin: str) -> Found:
     version = version_of(program, engine)
     if version is None or not engine.fits(version):
         raise Refused(
-            f"`{engine.program}` from {origin} does not run here, or is of a version that does not fit: {version}"
+            f"`{engine.program}` from {origin} does not run here, or its version does not fit: {version}",
+            hint=f"nothing was installed; put `{engine.program}` {engine.at_least} or newer on PATH",
         )
     (folder / "origin").write_text(origin + "\n")
     final = cache_folder() / engine.name / str(version)

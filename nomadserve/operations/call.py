@@ -1,10 +1,12 @@
 """One request to a service, as any client sends it: the Consul DNS name, then plain HTTP."""
 
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import dns.exception
+import dns.name
 import dns.rdatatype
 import dns.resolver
 import requests
@@ -50,17 +52,13 @@ def resolve(name: str, environ: Mapping[str, str] = os.environ) -> Endpoint:
         NomadserveError: no DNS server answers at `CONSUL_DNS_ADDR`.
     """
     server = environ.get("CONSUL_DNS_ADDR", "127.0.0.1:8600")
-    host, _, port = server.rpartition(":")
-    if not host or not port.isdigit():
-        raise WrongInput(f"CONSUL_DNS_ADDR is `{server}`", hint="give it as HOST:PORT, say 127.0.0.1:8600")
     resolver = dns.resolver.Resolver(configure=False)
-    resolver.nameservers = [host]
-    resolver.port = int(port)
+    resolver.nameservers, resolver.port = dns_server(server)
     resolver.lifetime = DNS_TIMEOUT_S
     try:
         record = min(resolver.resolve(name, dns.rdatatype.SRV), key=lambda each: (each.priority, -each.weight))
-        address = resolver.resolve(record.target, dns.rdatatype.A)[0]
-    except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer, dns.resolver.NoNameservers) as error:
+        address = next(iter(resolver.resolve_name(record.target).addresses()))
+    except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer, dns.resolver.NoNameservers, dns.name.LabelTooLong) as error:
         raise NameNotFound(
             f"`{name}` does not resolve at {server}",
             hint="`nomadserve status` lists the services, and whether a gateway is healthy",
@@ -69,7 +67,19 @@ def resolve(name: str, environ: Mapping[str, str] = os.environ) -> Endpoint:
         raise NomadserveError(
             f"no DNS server answers at {server}", hint='set CONSUL_DNS_ADDR; `eval "$(nomadserve dev env)"` does it'
         ) from error
-    return Endpoint(address.address, record.port)
+    return Endpoint(address, record.port)
+
+
+def dns_server(server: str) -> tuple[list[str], int]:
+    """Addresses and port of `HOST:PORT`; a name is looked up, an IPv6 address stands in brackets."""
+    host, _, port = server.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
+    except (ValueError, OSError) as error:
+        raise WrongInput(
+            f"CONSUL_DNS_ADDR is `{server}`, which is no address", hint="give it as HOST:PORT, say 127.0.0.1:8600"
+        ) from error
+    return list(dict.fromkeys(str(each[4][0]) for each in found)), int(port)
 
 
 def call(service: str, body: bytes, *, version: str | None, timeout_s: float) -> Answer:
@@ -85,18 +95,27 @@ def call(service: str, body: bytes, *, version: str | None, timeout_s: float) ->
     headers = {"Host": name, "Content-Type": "application/json"}
     if version:
         headers[entries.VERSION_HEADER] = version
-    url = f"http://{endpoint.address}:{endpoint.port}/v1/inference"
+    host = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
+    url = f"http://{host}:{endpoint.port}/v1/inference"
     try:
-        reply = requests.post(url, data=body, headers=headers, timeout=timeout_s)
+        with requests.Session() as session:
+            session.trust_env = False  # a gateway that the DNS names is reached directly, never through a proxy
+            reply = session.post(url, data=body, headers=headers, timeout=timeout_s)
     except requests.RequestException as error:
         raise NotAnswered(
             f"no answer from {name} at {endpoint.address}:{endpoint.port} within {timeout_s:g} s: {error}",
             hint=f"`nomadserve status {service}` shows its replicas",
         ) from error
+    answered_by = reply.headers.get(entries.VERSION_HEADER, "")
+    if version and answered_by and answered_by != version:
+        raise NotAnswered(
+            f"`{service}` was asked for version `{version}`, and `{answered_by}` answered",
+            hint=f"`nomadserve status {service}` shows whether `{version}` exists and has a healthy replica",
+        )
     return Answer(
         endpoint=endpoint,
         status=reply.status_code,
-        version=reply.headers.get(entries.VERSION_HEADER, ""),
+        version=answered_by,
         seconds=reply.elapsed.total_seconds(),
         body=reply.text,
     )

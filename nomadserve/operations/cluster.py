@@ -16,6 +16,10 @@ class Cluster:
     nomad: NomadApi
     consul: ConsulApi
 
+    def at(self, *, namespace: str | None, region: str | None) -> "Cluster":
+        """The same with Nomad in another namespace or region; None keeps the one of this."""
+        return Cluster(self.nomad.at(namespace=namespace, region=region), self.consul)
+
 
 @contextmanager
 def cluster_from(environ: Mapping[str, str] = os.environ) -> Iterator[Cluster]:

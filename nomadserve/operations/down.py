@@ -4,8 +4,8 @@ import time
 from collections.abc import Iterator
 
 from nomadserve import entries
-from nomadserve.consul_api import Entry
 from nomadserve.errors import TimedOut, WrongInput
+from nomadserve.nomad_api import Job
 from nomadserve.operations import traffic
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.events import Done, Event, JobStopped
@@ -18,7 +18,7 @@ POLL_S = 0.3
 
 
 def down_version(cluster: Cluster, service: str, version: str) -> Iterator[Event]:
-    """Stop one version that has no traffic, and remove its entries.
+    """Stop one version that has no traffic, and remove its entries. Cut short, it can be repeated.
 
     Raises:
         WrongInput: there is no such version, or it has traffic.
@@ -27,8 +27,9 @@ def down_version(cluster: Cluster, service: str, version: str) -> Iterator[Event
     found = traffic.current_weights(cluster, service)
     weights = found[0].by_version if found else {}
     job_id = f"{service}-{version}"
-    has_job = job_id in {job["ID"] for job in jobs_of(cluster, service)}
-    if version not in weights and not has_job:
+    jobs = [job for job in jobs_of(cluster, service) if job["ID"] == job_id]
+    own = [entry for entry in traffic.own_entries(cluster, service) if entry["Name"] == job_id]
+    if version not in weights and not jobs and not own:
         raise WrongInput(
             f"service `{service}` has no version `{version}`", hint=f"`nomadserve status {service}` lists its versions"
         )
@@ -37,10 +38,13 @@ def down_version(cluster: Cluster, service: str, version: str) -> Iterator[Event
             f"version `{version}` of `{service}` still has {weights[version]} % of the traffic",
             hint=way_out(service, version, list(weights)),
         )
-    if found and version in weights:
-        yield from forget_version(cluster, service, version, *found)
-    if has_job:
-        yield from stop_jobs(cluster, [job_id])
+    # The splitter leads to the version until it is rewritten: first it, then all else that leads there, then its own.
+    if found:
+        rest = Weights({other: share for other, share in weights.items() if other != version})
+        yield from traffic.write(cluster, traffic.reweigh(cluster, service, rest, splitter=found[1], verb="down"))
+    yield from forget_routes(cluster, service, version)
+    yield from traffic.remove(cluster, own)
+    yield from stop_all(cluster, jobs)
     yield Done(text=f"{job_id} is gone")
 
 
@@ -52,41 +56,43 @@ def way_out(service: str, version: str, versions: list[str]) -> str:
     return f"move the traffic first: `nomadserve split {service} {others[0]}=100`"
 
 
-def forget_version(cluster: Cluster, service: str, version: str, weights: Weights, splitter: Entry) -> Iterator[Event]:
-    """Take a version without weight out of splitter, failovers and routes; then delete its own entries."""
-    rest = Weights({other: share for other, share in weights.by_version.items() if other != version})
-    router = cluster.consul.entry("service-router", entries.ROUTER)
-    routes = [
-        route
-        for route in entries.own_routes(router, service)
-        if route["Destination"].get("Service") != f"{service}-{version}"
-    ]
-    yield from traffic.write_routes(cluster, service, routes)
-    changes = traffic.reweigh(cluster, service, rest, splitter=splitter, verb="down")
-    # The splitter leads to the version until it is rewritten: first it, then the failovers, then what they led to.
-    yield from traffic.write(cluster, list(reversed(changes)))
-    own = [entries.service_defaults(f"{service}-{version}"), entries.resolver(service, version, [])]
-    yield from traffic.write(cluster, traffic.removal_changes(cluster, own))
+def forget_routes(cluster: Cluster, service: str, version: str) -> Iterator[Event]:
+    """Take the version's own route away, and no other."""
+    timeouts_s = entries.timeouts_of(cluster.consul.entry("service-router", entries.ROUTER), service)
+    if timeouts_s.pop(version, None) is not None:
+        yield from traffic.write_routes(cluster, service, entries.routes(service, timeouts_s) if timeouts_s else [])
 
 
 def down_service(cluster: Cluster, service: str) -> Iterator[Event]:
     """Remove every entry of a service, in the reverse of the order in which they came, then stop its jobs.
 
+    Cut short, it can be repeated.
+
     Raises:
         WrongInput: there is no such service.
         TimedOut: its replicas do not end.
     """
-    found = traffic.current_weights(cluster, service)
-    job_ids = [job["ID"] for job in jobs_of(cluster, service)]
-    if found is None and not job_ids:
+    own = traffic.own_entries(cluster, service)
+    jobs = jobs_of(cluster, service)
+    routed = entries.routed_services(cluster.consul.entry("service-router", entries.ROUTER))
+    if not own and not jobs and service not in routed:
         raise WrongInput(f"there is no service `{service}`", hint="`nomadserve status` lists the services")
     yield from traffic.name_at_gateway(cluster, service, is_wanted=False)
-    if found:
+    if service in routed:
         yield from traffic.write_routes(cluster, service, [])
-        own = entries.traffic_entries(service, found[0], {})
-        yield from traffic.write(cluster, traffic.removal_changes(cluster, own))
-    yield from stop_jobs(cluster, job_ids)
+    yield from traffic.remove(cluster, own)
+    yield from stop_all(cluster, jobs)
     yield Done(text=f"{service} is gone")
+
+
+def stop_all(cluster: Cluster, jobs: list[Job]) -> Iterator[Event]:
+    """Stop the jobs (stubs), wherever each is, and wait until their replicas have ended."""
+    places = {(job["Namespace"], job["Region"]) for job in jobs}
+    for namespace, region in sorted(places):
+        there = cluster.at(namespace=namespace, region=region)
+        yield from stop_jobs(
+            there, [job["ID"] for job in jobs if (job["Namespace"], job["Region"]) == (namespace, region)]
+        )
 
 
 def stop_jobs(cluster: Cluster, job_ids: list[str]) -> Iterator[Event]:

@@ -9,8 +9,10 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
+from nomadserve.errors import WrongInput
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.job_diff import attribute_name
 
@@ -31,10 +33,32 @@ class Verdict:
         return f"{self.node}: {'; '.join(self.reasons) if self.reasons else 'fits'}"
 
 
-def explain(cluster: Cluster, job: Mapping[str, Any]) -> list[Verdict]:
-    """Every node's answer to one replica of the job, as things are now."""
-    nodes = {node["ID"]: (node, cluster.nomad.node_allocations(node["ID"])) for node in cluster.nomad.nodes()}
-    return verdicts(job, nodes)
+def explain(
+    cluster: Cluster, job: Mapping[str, Any], failed: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[Verdict]:
+    """Every node's answer to one replica of the job, as things are now.
+
+    failed: `FailedTGAllocs` of Nomad's plan. Where no node says no, or we may not read nodes, Nomad's own words stand.
+    """
+    try:
+        nodes = {node["ID"]: (node, cluster.nomad.node_allocations(node["ID"])) for node in cluster.nomad.nodes()}
+    except WrongInput:  # an ACL token without the right to read nodes
+        nodes = {}
+    found = verdicts(job, nodes)
+    if any(verdict.reasons for verdict in found):
+        return found
+    return [Verdict("Nomad says", tuple(scheduler_words(failed or {})))]
+
+
+def scheduler_words(failed: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What the scheduler itself counted while it looked for a node."""
+    words = []
+    for metric in failed.values():
+        counts = {**(metric.get("ConstraintFiltered") or {}), **(metric.get("DimensionExhausted") or {})}
+        words += [f"{reason} on {count} node{'' if count == 1 else 's'}" for reason, count in counts.items()]
+        if not metric.get("NodesEvaluated"):
+            words.append("no node was looked at: is one ready in this datacenter and node pool?")
+    return words or ["no node can take it"]
 
 
 def verdicts(job: Mapping[str, Any], nodes: Mapping[str, tuple[Node, Sequence[Allocation]]]) -> list[Verdict]:
@@ -66,6 +90,8 @@ def reasons_against(
     pool = job.get("NodePool") or "default"
     if pool not in {node["NodePool"], "all"}:
         return [f"is in node pool `{node['NodePool']}`, `{pool}` is asked for"]
+    if not any(fnmatchcase(node.get("Datacenter", ""), pattern) for pattern in job.get("Datacenters") or ["*"]):
+        return [f"is in datacenter `{node['Datacenter']}`, {', '.join(job['Datacenters'])} is asked for"]
     task = group["Tasks"][0]
     driver = (node.get("Drivers") or {}).get(task["Driver"]) or {}
     reasons = [] if driver.get("Healthy") else [f"has no working `{task['Driver']}` driver"]
@@ -86,9 +112,19 @@ def resource_reasons(asked: Mapping[str, Any], node: Node, allocations: Sequence
     reasons = []
     if asked["MemoryMB"] > memory_free:
         reasons.append(f"has {memory_free} MiB memory free, {asked['MemoryMB']} MiB is asked for")
-    if not asked.get("Cores") and asked["CPU"] > cpu_free:
+    cores, cores_free = asked.get("Cores") or 0, free_cores(node, tasks)
+    if cores > cores_free:
+        reasons.append(f"has {cores_free} cores free, {cores} are asked for")
+    if not cores and asked["CPU"] > cpu_free:
         reasons.append(f"has {cpu_free} MHz cpu free, {asked['CPU']} MHz is asked for")
     return reasons
+
+
+def free_cores(node: Node, tasks: Sequence[Mapping[str, Any]]) -> int:
+    """The whole cores that nobody has to itself."""
+    reservable = node["NodeResources"]["Cpu"].get("ReservableCpuCores") or []
+    taken = {core for task in tasks for core in task["Cpu"].get("ReservedCores") or []}
+    return len(set(reservable) - taken)
 
 
 def device_reasons(asked: Mapping[str, Any], node: Node, allocations: Sequence[Allocation]) -> list[str]:
@@ -177,14 +213,19 @@ def is_met(own: str, operand: str, wanted: str) -> bool:
 
 def split_condition(condition: str) -> tuple[str, str]:
     """`>= 550.54` → (`>=`, `550.54`); no operator means equality."""
-    match = re.fullmatch(r"\s*(>=|<=|!=|>|<|=|)\s*(.+?)\s*", condition)
+    match = re.fullmatch(r"\s*(>=|<=|!=|~>|>|<|=|)\s*(.+?)\s*", condition)
     assert match is not None, "every text matches: the operator may be empty"
     return match[1] or "=", match[2]
 
 
 def is_ordered(own: str, operand: str, wanted: str) -> bool:
     """Compare two values: as memory, else as dotted numbers, else as text."""
+    if operand == "~>":
+        return is_ordered(own, ">=", wanted) and own.split(".")[: wanted.count(".")] == wanted.split(".")[:-1]
     left, right = comparable(own), comparable(wanted)
+    if isinstance(left, tuple) and isinstance(right, tuple):
+        length = max(len(left), len(right))
+        left, right = ((*parts, *[0] * (length - len(parts))) for parts in (left, right))
     if type(left) is not type(right):
         left, right = own, wanted
     comparison: dict[str, bool] = {

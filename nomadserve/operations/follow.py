@@ -1,12 +1,13 @@
 """Follow a registered job until its deployment is healthy, has failed, or waits for room."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from nomadserve.errors import BlockedOnCapacity, NomadserveError, TimedOut
-from nomadserve.nomad_api import Job
+from nomadserve.nomad_api import Job, JobChanged, NomadGone, NomadRefused
 from nomadserve.operations import fit
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.events import DeploymentProgress, Event, Note, ReplicaChanged
@@ -15,6 +16,9 @@ LOG_LINES = 15
 # Nomad's deployment watcher reverts as soon as it sees the failure; without `auto_revert` it never does.
 REVERTED_WITHIN_S = 3.0
 REVERT_POLL_S = 0.2
+# A replica whose deployment is over has passed its check; Consul's own view follows within two intervals of it.
+SETTLED_WITHIN_S = 30.0
+POLL_S = 0.3
 TERMINAL = {"successful", "failed", "cancelled"}
 
 
@@ -44,32 +48,81 @@ def follow(cluster: Cluster, job: Job, *, evaluation_id: str | None, timeout_s: 
 
     Raises:
         BlockedOnCapacity: no node has room for a replica; the job waits.
-        DeploymentFailed: a replica failed, or the deployment did.
+        DeploymentFailed: no replica became healthy, or the deployment failed.
+        JobChanged: somebody replaced or stopped the job meanwhile.
         TimedOut: none of that within `timeout_s`; the deployment goes on.
     """
     watch = Watch(cluster, job, time.monotonic() + timeout_s)
     deployment_id = started_deployment(watch, evaluation_id) if evaluation_id else newest_deployment(watch)
-    if deployment_id is None:
-        # A change without a deployment (counts, checks): Nomad has done it when the evaluation is complete.
-        yield from news(watch, None)
-        return
+    if deployment_id is not None:
+        yield from follow_deployment(watch, deployment_id)
+    yield from settle(watch)
+
+
+def follow_deployment(watch: Watch, deployment_id: str) -> Iterator[Event]:
+    """Report one deployment until it is successful. Raises as `follow`."""
     index = 0
     while True:
-        deployment, index = cluster.nomad.deployment(deployment_id, index=index)
-        yield from news(watch, deployment)
-        raise_if_blocked(watch)
+        try:
+            deployment, index = watch.cluster.nomad.deployment(deployment_id, index=index)
+            placed = watch.cluster.nomad.deployment_allocations(deployment_id)
+        except NomadGone as error:
+            raise JobChanged(f"`{watch.job['ID']}` was stopped by somebody else meanwhile") from error
+        yield from news(watch, placed, deployment)
+        raise_if_blocked(watch, placed)
         if deployment["Status"] == "successful":
             return
-        if deployment["Status"] in TERMINAL:
-            yield from told_rollback(watch, deployment["JobVersion"])
-            raise failure(watch, deployment["StatusDescription"])
-        if has_failed_replica(watch, deployment_id):
-            # Nomad would try again until the progress deadline; whoever waits here wants to know now.
-            cluster.nomad.fail_deployment(deployment_id)
-            yield from told_rollback(watch, deployment["JobVersion"])
-            raise failure(watch, "a replica failed")
+        if deployment["Status"] == "cancelled":
+            raise JobChanged(
+                f"a newer revision of `{watch.job['ID']}` replaced this one meanwhile",
+                hint=f"`nomadserve status {watch.job['Meta']['nomadserve_service']}` shows how it fares",
+            )
+        if deployment["Status"] == "failed" or is_hopeless(placed):
+            yield from give_up(watch, deployment)
+            is_over = deployment["Status"] == "failed"
+            raise failure(watch, deployment["StatusDescription"] if is_over else "every replica of it failed")
         if not watch.remaining_s():
             raise timed_out(watch)
+
+
+def is_hopeless(placed: list[dict[str, Any]]) -> bool:
+    """Whether every replica that the deployment placed has failed for good: its restarts are used up.
+
+    Nomad would go on elsewhere until the progress deadline; whoever waits here wants to know now. One failed replica
+    of several is left to Nomad.
+    """
+    return bool(placed) and all(stub["ClientStatus"] == "failed" for stub in placed)
+
+
+def give_up(watch: Watch, deployment: dict[str, Any]) -> Iterator[Event]:
+    """End the deployment as failed, and say so where Nomad goes back to an earlier revision."""
+    if deployment["Status"] not in TERMINAL:
+        with contextlib.suppress(NomadRefused):  # it ended by itself meanwhile
+            watch.cluster.nomad.fail_deployment(deployment["ID"])
+    yield from told_rollback(watch, deployment["JobVersion"])
+
+
+def settle(watch: Watch) -> Iterator[Event]:
+    """Wait until as many replicas are healthy as there should be: a deployment that succeeded once proves nothing now.
+
+    Raises:
+        DeploymentFailed: they are not, after `SETTLED_WITHIN_S`.
+        BlockedOnCapacity: some have no room.
+    """
+    job_id = watch.job["ID"]
+    deadline = time.monotonic() + min(SETTLED_WITHIN_S, watch.remaining_s())
+    while True:
+        job = watch.cluster.nomad.job(job_id)
+        wanted = job["TaskGroups"][0]["Count"] if job else 0
+        healthy = sum(instance.is_passing for instance in watch.cluster.consul.instances(job_id))
+        if healthy >= wanted:
+            return
+        placed = running_replicas(watch)
+        yield from news(watch, placed, None)
+        raise_if_blocked(watch, placed)
+        if time.monotonic() > deadline:
+            raise failure(watch, f"{healthy} of {wanted} replicas are healthy")
+        time.sleep(POLL_S)
 
 
 def started_deployment(watch: Watch, evaluation_id: str) -> str | None:
@@ -78,7 +131,6 @@ def started_deployment(watch: Watch, evaluation_id: str) -> str | None:
     while watch.remaining_s():
         evaluation, index = watch.cluster.nomad.evaluation(evaluation_id, index=index)
         if evaluation["Status"] in {"complete", "failed", "canceled"}:
-            raise_if_blocked(watch)
             return evaluation.get("DeploymentID") or newest_deployment(watch)
     raise timed_out(watch)
 
@@ -92,13 +144,8 @@ def newest_deployment(watch: Watch) -> str | None:
     return str(deployment["ID"])
 
 
-def news(watch: Watch, deployment: dict[str, Any] | None) -> Iterator[Event]:
+def news(watch: Watch, placed: list[dict[str, Any]], deployment: dict[str, Any] | None) -> Iterator[Event]:
     """Replicas and counts that changed since they were last told."""
-    placed = (
-        watch.cluster.nomad.deployment_allocations(deployment["ID"])
-        if deployment is not None
-        else running_replicas(watch)
-    )
     for stub in placed:
         state = replica_state(stub)
         if watch.states.get(stub["ID"]) != state:
@@ -125,15 +172,19 @@ def replica_state(stub: dict[str, Any]) -> str:
     return words[health] + suffix
 
 
-def raise_if_blocked(watch: Watch) -> None:
-    """Say which nodes refuse a replica, and why, where the scheduler found no room."""
-    if not watch.cluster.nomad.blocked_placements(watch.job["ID"]):
+def raise_if_blocked(watch: Watch, placed: list[dict[str, Any]]) -> None:
+    """Say which nodes refuse a replica, and why, where the scheduler found no room.
+
+    placed: the replicas of this deployment; those of an earlier revision go on, and do not count.
+    """
+    job_id = watch.job["ID"]
+    if not watch.cluster.nomad.is_blocked(job_id):
         return
-    placed = sum(stub["ClientStatus"] in {"pending", "running"} for stub in running_replicas(watch))
-    wanted = watch.job["TaskGroups"][0]["Count"]
+    fit_here = sum(stub["ClientStatus"] in {"pending", "running"} for stub in placed)
+    verdicts = fit.explain(watch.cluster, watch.job)
     raise BlockedOnCapacity(
-        no_room_text(watch.job["ID"], fit.explain(watch.cluster, watch.job), placed=placed, wanted=wanted),
-        hint=f"the job stays registered and starts as soon as a node has room; {withdraw_text(watch.job)} withdraws it",
+        no_room_text(job_id, verdicts, placed=fit_here, wanted=watch.job["TaskGroups"][0]["Count"]),
+        hint=f"the job stays registered and goes on as soon as a node has room; {way_back(watch)}",
     )
 
 
@@ -143,20 +194,20 @@ def no_room_text(job_id: str, verdicts: list[fit.Verdict], *, placed: int, wante
     return "\n".join([*lines, *(f"  {verdict}" for verdict in verdicts)])
 
 
-def withdraw_text(job: Job) -> str:
-    """The command that takes this version away."""
-    return f"`nomadserve down {job['Meta']['nomadserve_service']} {job['Meta']['nomadserve_version']}`"
+def way_back(watch: Watch) -> str:
+    """The command that undoes this deployment and takes nothing else away."""
+    service, version = watch.job["Meta"]["nomadserve_service"], watch.job["Meta"]["nomadserve_version"]
+    if any((stub.get("DeploymentStatus") or {}).get("Healthy") for stub in running_replicas(watch)):
+        return "its healthy replicas go on: `nomadserve up` with the previous file withdraws the change"
+    splitter = watch.cluster.consul.entry("service-splitter", service)
+    if splitter and len(splitter["Splits"]) == 1:
+        return f"`nomadserve down {service}` withdraws it"
+    return f"`nomadserve down {service} {version}` withdraws it"
 
 
 def running_replicas(watch: Watch) -> list[dict[str, Any]]:
     """The allocations of the job as it is now, not of one of that name purged before."""
     return [stub for stub in watch.cluster.nomad.allocations(watch.job["ID"]) if stub["DesiredStatus"] == "run"]
-
-
-def has_failed_replica(watch: Watch, deployment_id: str) -> bool:
-    """Whether a replica of this deployment failed for good: its restarts are used up."""
-    own = watch.cluster.nomad.deployment_allocations(deployment_id)
-    return any(stub["ClientStatus"] == "failed" for stub in own)
 
 
 def told_rollback(watch: Watch, failed_revision: int) -> Iterator[Event]:
@@ -182,9 +233,7 @@ def failure(watch: Watch, description: str) -> DeploymentFailed:
         if log:
             message += f"\nlast log lines of replica {stub['ID'][:8]} on {stub['NodeName']}:\n{log}"
             break
-    return DeploymentFailed(
-        message, hint=f"mend the cause and repeat `nomadserve up`; {withdraw_text(watch.job)} withdraws this version"
-    )
+    return DeploymentFailed(message, hint=f"mend the cause and repeat `nomadserve up`; {way_back(watch)}")
 
 
 def last_log_lines(cluster: Cluster, stub: dict[str, Any]) -> str:

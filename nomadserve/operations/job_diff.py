@@ -5,11 +5,16 @@ constraint shows as a bare `Device: Edited` (tried on 1.11). So an object counts
 are compared here.
 """
 
+import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 Diff = Mapping[str, Any]
+
+LONG_TEXT = 120  # a line of a usual terminal
+WORDS = re.compile(r"[\w.]+|\W")
 
 MARKS = {"Added": "+", "Deleted": "-", "Edited": "~"}
 
@@ -81,7 +86,19 @@ def field_text(field: Diff) -> str:
         return str(field["New"])
     if field["Type"] == "Deleted":
         return str(field["Old"])
-    return f"{field['Old']} → {field['New']}"
+    old, new = str(field["Old"]), str(field["New"])
+    return f"{old} → {new}" if max(len(old), len(new)) <= LONG_TEXT else word_changes(old, new)
+
+
+def word_changes(old: str, new: str) -> str:
+    """Two long texts, such as queries of a scaling policy, by the words in which they differ."""
+    before, after = WORDS.findall(old), WORDS.findall(new)
+    changes = difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+    return "… " + " … ".join(
+        f"{''.join(before[i1:i2]) or 'nothing'} → {''.join(after[j1:j2]) or 'nothing'}"
+        for kind, i1, i2, j1, j2 in changes
+        if kind != "equal"
+    )
 
 
 def device_lines(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

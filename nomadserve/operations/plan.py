@@ -8,9 +8,12 @@ from nomadserve.errors import WrongInput
 from nomadserve.nomad_api import Job
 from nomadserve.operations import fit, job_diff, traffic
 from nomadserve.operations.cluster import Cluster
+from nomadserve.operations.policies import check_policy
 from nomadserve.render import render_job
 from nomadserve.spec import Service
 from nomadserve.weights import Weights
+
+ATTEMPT = "nomadserve_attempt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,39 +22,45 @@ class Plan:
 
     Attributes:
         source: the job as HCL.
-        job: the same as Nomad's JSON, with the live count where counts are preserved.
+        job: the same as Nomad's JSON, with the live count where that is to stay.
+        before: the job as it is registered now; None where it is new, or stopped.
         modify_index: the index of the registered job that all this was computed on; 0 where it is new.
+        preserves_count: the live count stays, even if it changes before the job is registered.
         job_lines: the job's changes for people; empty where it stays as it is.
         replica_lines: how many replicas start, change in place, are replaced.
         replaces_running: replicas that serve now will be replaced.
         entry_changes: the service's own config entries.
-        route_change: the shared router's change, if any.
-        routes: the service's routes as they shall be.
-        weights: the service's weights as they shall be.
+        routes: the service's routes at the gateway as they shall be.
+        changes_routes: they are not so yet.
         is_named: `NAME.service.consul` is registered at the gateway already, or no gateway runs.
+        has_room: every replica can be placed now.
         unplaced: per node why a replica does not fit there; empty where all can be placed.
         warnings: Nomad's own.
+        notes: what should be known about the scaling policy.
     """
 
     service: Service
     source: str
     job: Job
+    before: Job | None
     modify_index: int
+    preserves_count: bool
     job_lines: tuple[str, ...]
     replica_lines: tuple[str, ...]
     replaces_running: bool
     entry_changes: tuple[traffic.EntryChange, ...]
-    route_change: traffic.EntryChange | None
     routes: tuple[dict[str, Any], ...]
-    weights: Weights
+    changes_routes: bool
     is_named: bool
+    has_room: bool
     unplaced: tuple[fit.Verdict, ...]
     warnings: str
+    notes: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
         """Nothing would change."""
-        return not (self.job_lines or self.entry_changes or self.route_change) and self.is_named
+        return not (self.job_lines or self.entry_changes or self.changes_routes) and self.is_named
 
 
 def make_plan(cluster: Cluster, service: Service) -> Plan:
@@ -60,26 +69,38 @@ def make_plan(cluster: Cluster, service: Service) -> Plan:
     Raises:
         WrongInput: a name is taken by something that is not this service's.
         NomadRefused: Nomad finds the job wrong.
+        PolicyRefused: its scaling policy can't work.
     """
     current = cluster.nomad.job(service.job_id)
-    is_registered = current is not None and not current["Stop"]
     refuse_taken_names(cluster, service, current)
-    keeps_count = current is not None and preserves_counts(service)
+    if current is not None and current["Stop"]:
+        current = None
     source = render_job(service)
     job = cluster.nomad.parse(source)
-    if keeps_count:
-        assert current is not None
-        job["TaskGroups"][0]["Count"] = current["TaskGroups"][0]["Count"]
+    group = job["TaskGroups"][0]
+    count = live_count(service, current) or group["Count"]
+    group["Count"] = count
+    lines = keep_attempt(cluster, job, current)
     planned = cluster.nomad.plan(job)
+    lines = [*job_diff.diff_lines(planned["Diff"], before=current, after=job), *lines]
     found = traffic.current_weights(cluster, service.name)
     weights, splitter = grown(found[0] if found else None, service.version), found[1] if found else None
-    routes = entries.routes(service.name, list(weights.by_version), service.request_timeout)
-    lines = job_diff.diff_lines(planned["Diff"], before=current if is_registered else None, after=job)
+    router = cluster.consul.entry("service-router", entries.ROUTER)
+    timeouts_s = entries.timeouts_of(router, service.name)
+    routes = entries.routes(
+        service.name,
+        {
+            version: service.request_timeout if version == service.version else timeouts_s.get(version, 0.0)
+            for version in weights.by_version
+        },
+    )
     return Plan(
         service=service,
         source=source,
         job=job,
+        before=current,
         modify_index=planned["JobModifyIndex"],
+        preserves_count=current is not None and count == current["TaskGroups"][0]["Count"],
         job_lines=tuple(lines),
         replica_lines=tuple(job_diff.update_lines(planned)) if lines else (),
         replaces_running=any(
@@ -87,18 +108,42 @@ def make_plan(cluster: Cluster, service: Service) -> Plan:
             for update in ((planned.get("Annotations") or {}).get("DesiredTGUpdates") or {}).values()
         ),
         entry_changes=tuple(traffic.reweigh(cluster, service.name, weights, splitter=splitter, verb="up")),
-        route_change=traffic.route_change(cluster, service.name, routes),
         routes=tuple(routes),
-        weights=weights,
+        changes_routes=not entries.is_same(routes, entries.own_routes(router, service.name)),
         is_named=is_named(cluster, service.name),
-        unplaced=tuple(fit.explain(cluster, job)) if planned.get("FailedTGAllocs") else (),
+        has_room=not planned.get("FailedTGAllocs"),
+        unplaced=tuple(fit.explain(cluster, job, planned["FailedTGAllocs"])) if planned.get("FailedTGAllocs") else (),
         warnings=planned.get("Warnings") or "",
+        notes=tuple(check_policy(cluster, service, job)),
     )
 
 
-def preserves_counts(service: Service) -> bool:
-    """Whether the live count is to stay as it is: always, unless the file itself fixes it by `replicas`."""
-    return service.scaling is not None or service.replicas is None
+def live_count(service: Service, current: Job | None) -> int | None:
+    """The count that runs now, where it is to stay: always, unless the file itself fixes it by `replicas`.
+
+    Bounds of `scaling` that the file has moved move the count with them: Nomad refuses a job outside of its own.
+    """
+    if current is None or service.replicas is not None:
+        return None
+    live: int = current["TaskGroups"][0]["Count"]
+    return min(max(live, service.scaling.min), service.scaling.max) if service.scaling else live
+
+
+def keep_attempt(cluster: Cluster, job: Job, current: Job | None) -> list[str]:
+    """Have Nomad try again what failed although the file is right: a line for the plan, or none.
+
+    A job that is registered again unchanged does not start a deployment; a new value in its group's `Meta` does.
+    """
+    meta = (current["TaskGroups"][0].get("Meta") or {}) if current else {}
+    attempt = meta.get(ATTEMPT)
+    lines = []
+    deployment = cluster.nomad.latest_deployment(job["ID"]) if current else None
+    if current and deployment and deployment["Status"] == "failed" and deployment["JobVersion"] == current["Version"]:
+        attempt = str(current["JobModifyIndex"])
+        lines = ["~ the last deployment of this version failed: it is tried again"]
+    if attempt:
+        job["TaskGroups"][0]["Meta"] = {ATTEMPT: attempt}
+    return lines
 
 
 def grown(weights: Weights | None, version: str) -> Weights:
@@ -112,7 +157,7 @@ def grown(weights: Weights | None, version: str) -> Weights:
 
 def is_named(cluster: Cluster, service: str) -> bool:
     """Whether the gateway's job registers the service's name already; also where no gateway runs at all."""
-    gateway = cluster.nomad.job(traffic.GATEWAY_JOB)
+    gateway = traffic.platform_nomad(cluster).job(traffic.GATEWAY_JOB)
     return gateway is None or gateway["Stop"] or traffic.has_name(gateway, service)
 
 
@@ -125,6 +170,12 @@ def refuse_taken_names(cluster: Cluster, service: Service, job: Job | None) -> N
             + (f"service `{owner}`" if owner else "something that nomadserve did not deploy"),
             hint="choose another service name or version",
         )
+    for stub in cluster.nomad.jobs():
+        if stub["ID"] == service.job_id and stub["Namespace"] != cluster.nomad.namespace:
+            raise WrongInput(
+                f"`{service.job_id}` is already deployed in namespace `{stub['Namespace']}`",
+                hint="Consul's names are shared by all namespaces: choose another service name or version",
+            )
     for entry in cluster.consul.entries("service-splitter"):
         targets = {split.get("Service") for split in entry["Splits"]}
         if entry["Name"] != service.name and service.name in targets:
@@ -137,3 +188,20 @@ def refuse_taken_names(cluster: Cluster, service: Service, job: Job | None) -> N
                 f"`{service.job_id}`, the Consul name of this version, is already a service of its own",
                 hint="choose another service name or version",
             )
+    for name in (service.name, service.job_id):
+        refuse_registered_name(cluster, service.name, name)
+
+
+def refuse_registered_name(cluster: Cluster, service: str, name: str) -> None:
+    """No name that something else is already found by, such as `consul` or `nomad`.
+
+    A routed service's own name stands for the gateways, a version's for its replicas, which say whose they are.
+    """
+    gateways = {gateway.authority for gateway in cluster.consul.instances(entries.ROUTER)}
+    found = cluster.consul.instances(name)
+    others = [each for each in found if each.authority not in gateways and each.meta.get("service") != service]
+    if others:
+        raise WrongInput(
+            f"`{name}.service.consul` already names something else, at {others[0].authority}",
+            hint="choose another service name or version",
+        )

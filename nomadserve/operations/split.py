@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from nomadserve.consul_api import Entry
+from nomadserve.consul_api import Entry, EntryChanged
 from nomadserve.errors import NomadserveError, WrongInput
 from nomadserve.operations import traffic
+from nomadserve.operations.capacity import held_up, shortages, wait_until_measured
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.events import Done, Event, Note
 from nomadserve.operations.gateways import wait_until_served
@@ -15,14 +16,19 @@ class VersionNotHealthy(NomadserveError):
     """A version that is to have traffic has no healthy replica."""
 
 
-def split(cluster: Cluster, service: str, wanted: Weights, *, is_forced: bool) -> Iterator[Event]:
+def split(
+    cluster: Cluster, service: str, wanted: Weights, *, is_forced: bool, scales_first: bool = False
+) -> Iterator[Event]:
     """Write the weights and wait until every gateway serves them. A version not named gets nothing.
+
+    scales_first: start the replicas that the measured load will need before the weights move.
 
     Raises:
         WrongInput: no such service or version.
         VersionNotHealthy: a version that would have traffic has no healthy replica (`is_forced` goes on anyway).
         EntryChanged: somebody else wrote weights meanwhile; theirs stand.
         TimedOut: the weights are written, but a gateway does not serve them.
+        BlockedOnCapacity, DeploymentFailed: replicas that were to start first; no weight was changed.
     """
     before, splitter = existing_weights(cluster, service)
     after = completed(service, wanted, before)
@@ -30,11 +36,29 @@ def split(cluster: Cluster, service: str, wanted: Weights, *, is_forced: bool) -
         refuse_unhealthy(cluster, service, after)
     yield Note(text=f"before: {before}")
     yield Note(text=f"after:  {after}")
-    yield from traffic.write(cluster, traffic.reweigh(cluster, service, after, splitter=splitter, verb="split"))
-    yield from wait_until_served(cluster, service, after)
+    lacking = shortages(cluster, service, before, after)
+    for shortage in () if scales_first else lacking:
+        yield Note(text=f"warning: {shortage}; `--scale-first` starts them before the weights move")
+    with held_up(cluster, lacking if scales_first else []) as scaling:
+        yield from scaling
+        yield from traffic.write(cluster, traffic.reweigh(cluster, service, after, splitter=splitter, verb="split"))
+        yield from wait_until_served(cluster, service)
+        refuse_overtaken(cluster, service, after)
+        for shortage in lacking if scales_first else ():
+            yield from wait_until_measured(cluster, shortage)
     yield Done(
         text=f"traffic of {service}: {after}" if before != after else f"nothing to change: {service} has {after}"
     )
+
+
+def refuse_overtaken(cluster: Cluster, service: str, weights: Weights) -> None:
+    """Don't claim weights that somebody else has replaced by now."""
+    current = existing_weights(cluster, service)[0]
+    if current != weights:
+        raise EntryChanged(
+            f"weights {weights} of `{service}` were written, and then replaced by somebody else: {current}",
+            hint=f"`nomadserve status {service}` shows who",
+        )
 
 
 def existing_weights(cluster: Cluster, service: str) -> tuple[Weights, Entry]:

@@ -57,7 +57,7 @@ def services_status(cluster: Cluster, name: str | None = None) -> list[ServiceSt
 
 def service_names(cluster: Cluster) -> list[str]:
     """All services that have traffic entries or jobs."""
-    split = (entry["Name"] for entry in cluster.consul.entries("service-splitter"))
+    split = (entries.owner(entry) for entry in cluster.consul.entries("service-splitter"))
     deployed = ((job.get("Meta") or {}).get("nomadserve_service") for job in cluster.nomad.jobs())
     return sorted({name for name in (*split, *deployed) if name})
 
@@ -70,6 +70,8 @@ def jobs_of(cluster: Cluster, service: str) -> list[Job]:
 def service_status(cluster: Cluster, service: str) -> ServiceStatus:
     """One service; without versions where there is none of that name."""
     splitter = cluster.consul.entry("service-splitter", service)
+    if splitter and entries.owner(splitter) != service:
+        splitter = None
     weights = entries.weights_of(splitter).by_version if splitter else {}
     jobs = {job["Meta"]["nomadserve_version"]: job for job in jobs_of(cluster, service)}
     versions = [*weights, *(version for version in jobs if version not in weights)]
@@ -81,13 +83,15 @@ def service_status(cluster: Cluster, service: str) -> ServiceStatus:
             version_status(cluster, service, version, weights.get(version, 0), jobs.get(version))
             for version in versions
         ),
-        changes=tuple(text for _, text in sorted(((splitter or {}).get("Meta") or {}).items())),
+        changes=tuple(entries.changes(splitter)),
     )
 
 
 def version_status(cluster: Cluster, service: str, version: str, weight: float, job: Job | None) -> VersionStatus:
     """One version, whose job may be gone while its weight is still there."""
     job_id = f"{service}-{version}"
+    if job:
+        cluster = cluster.at(namespace=job["Namespace"], region=job["Region"])
     registered = cluster.nomad.job(job_id) if job else None
     wanted = registered["TaskGroups"][0]["Count"] if registered and not registered["Stop"] else 0
     healthy = sum(instance.is_passing for instance in cluster.consul.instances(job_id))
@@ -113,7 +117,7 @@ def version_state(
         return "stopped"
     if healthy >= wanted:
         return "healthy"
-    if cluster.nomad.blocked_placements(job_id):
+    if cluster.nomad.is_blocked(job_id):
         return "no room"
     if healthy:
         return "degraded"

@@ -2,6 +2,7 @@
 
 import datetime
 import getpass
+import os
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,12 +10,14 @@ from typing import Any
 
 from nomadserve import entries
 from nomadserve.consul_api import Entry
-from nomadserve.nomad_api import JobChanged
+from nomadserve.errors import WrongInput
+from nomadserve.nomad_api import DEFAULT_NAMESPACE, JobChanged, NomadApi
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.events import EntryWritten, Event, Note
+from nomadserve.platform import JOBS
 from nomadserve.weights import Weights
 
-GATEWAY_JOB = "nomadserve-gateway"
+GATEWAY_JOB = JOBS["gateway"]
 # The gateway's job is shared by all services: a lost race is read again and repeated.
 RACES_MAX = 10
 
@@ -37,19 +40,33 @@ class EntryChange:
 
 
 def wanted_changes(cluster: Cluster, wanted: list[Entry]) -> list[EntryChange]:
-    """What must be written so that Consul holds `wanted`, in its order; nothing where it does already."""
+    """What must be written so that Consul holds `wanted`, in its order; nothing where it does already.
+
+    Raises:
+        WrongInput: somebody else has an entry of that name; it is never overwritten.
+    """
     changes = []
     for after in wanted:
         before = cluster.consul.entry(after["Kind"], after["Name"])
+        if before is not None and entries.owner(before) != entries.owner(after):
+            raise WrongInput(
+                f"Consul has a {after['Kind']} `{after['Name']}` already, and it is not nomadserve's",
+                hint="choose another service name or version; nothing of it was changed",
+            )
         if before is None or not entries.is_same(after, before):
             changes.append(EntryChange(after["Kind"], after["Name"], before, after))
     return changes
 
 
-def removal_changes(cluster: Cluster, unwanted: list[Entry]) -> list[EntryChange]:
-    """What must be deleted so that Consul holds none of `unwanted`, in the reverse of its order."""
-    found = ((entry, cluster.consul.entry(entry["Kind"], entry["Name"])) for entry in reversed(unwanted))
-    return [EntryChange(entry["Kind"], entry["Name"], before, None) for entry, before in found if before]
+def own_entries(cluster: Cluster, service: str) -> list[Entry]:
+    """Every entry that was made for the service, also by an `up` or `down` that was cut short; in order of deletion."""
+    kinds = ("service-splitter", "service-resolver", "service-defaults")
+    return [entry for kind in kinds for entry in cluster.consul.entries(kind) if entries.owner(entry) == service]
+
+
+def remove(cluster: Cluster, unwanted: list[Entry]) -> Iterator[Event]:
+    """Delete the entries, each by compare-and-set, in their order."""
+    return write(cluster, [EntryChange(entry["Kind"], entry["Name"], entry, None) for entry in unwanted])
 
 
 def write(cluster: Cluster, changes: list[EntryChange]) -> Iterator[Event]:
@@ -91,19 +108,22 @@ def reweigh(
 def history_line(verb: str, before: Weights | None, after: Weights) -> str:
     """`2026-11-21T14:10:00Z ann@build-7 split: v1=100 → v1=90 v2=10`."""
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return f"{now} {getpass.getuser()}@{socket.gethostname()} {verb}: {before or 'nothing'} → {after}"
+    return f"{now} {user_name()}@{socket.gethostname()} {verb}: {before or 'nothing'} → {after}"
 
 
-def route_change(cluster: Cluster, service: str, routes: list[dict[str, Any]]) -> EntryChange | None:
-    """The shared router's change that gives the service exactly `routes`, or None where it has them."""
-    router = cluster.consul.entry("service-router", entries.ROUTER)
-    if entries.is_same(routes, entries.own_routes(router, service)):
-        return None
-    return EntryChange("service-router", entries.ROUTER, router, entries.with_routes(router, service, routes))
+def user_name() -> str:
+    """Who we are; in a container, a user id may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"
 
 
 def write_routes(cluster: Cluster, service: str, routes: list[dict[str, Any]]) -> Iterator[Event]:
     """Give the service exactly `routes` at the gateway, whatever other services write meanwhile."""
+    router = cluster.consul.entry("service-router", entries.ROUTER)
+    if entries.is_same(routes, entries.own_routes(router, service)):
+        return
     cluster.consul.change("service-router", entries.ROUTER, lambda router: entries.with_routes(router, service, routes))
     yield EntryWritten(action="update", kind="service-router", name=f"{entries.ROUTER} ({service})")
 
@@ -113,8 +133,9 @@ def name_at_gateway(cluster: Cluster, service: str, *, is_wanted: bool) -> Itera
 
     The gateway's job carries one Nomad service per routed service; changing them moves no allocation.
     """
+    nomad = platform_nomad(cluster)
     for _ in range(RACES_MAX):
-        job = cluster.nomad.job(GATEWAY_JOB)
+        job = nomad.job(GATEWAY_JOB)
         if job is None or job["Stop"]:
             if is_wanted:
                 yield Note(text=f"no gateway runs here: `{service}.service.consul` will resolve once one does")
@@ -123,11 +144,22 @@ def name_at_gateway(cluster: Cluster, service: str, *, is_wanted: bool) -> Itera
             return
         changed = with_name(job, service) if is_wanted else without_name(job, service)
         try:
-            cluster.nomad.register(changed, source="", modify_index=job["JobModifyIndex"], preserve_counts=True)
+            nomad.register(changed, source="", modify_index=job["JobModifyIndex"], preserve_counts=True)
         except JobChanged:
             continue
         yield EntryWritten(action="create" if is_wanted else "delete", kind="name", name=f"{service}.service.consul")
         return
+
+
+def platform_nomad(cluster: Cluster) -> NomadApi:
+    """Where the gateway's job is, wherever the service's is."""
+    return cluster.nomad.at(namespace=DEFAULT_NAMESPACE)
+
+
+def has_gateway(cluster: Cluster) -> bool:
+    """Whether a gateway's job is registered."""
+    job = platform_nomad(cluster).job(GATEWAY_JOB)
+    return job is not None and not job["Stop"]
 
 
 def has_name(gateway_job: dict[str, Any], service: str) -> bool:

@@ -2,12 +2,26 @@
 
 from collections.abc import Iterator
 
+from nomadserve.nomad_api import Job, JobChanged
 from nomadserve.operations import traffic
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.events import Done, Event, JobRegistered
 from nomadserve.operations.follow import follow
 from nomadserve.operations.gateways import wait_until_served
-from nomadserve.operations.plan import Plan, preserves_counts
+from nomadserve.operations.plan import Plan
+from nomadserve.operations.platform import write_entries
+
+RACES_MAX = 5
+CHANGED_BY_NOMAD = {
+    "JobModifyIndex",
+    "ModifyIndex",
+    "Stable",
+    "Status",
+    "StatusDescription",
+    "SubmitTime",
+    "Version",
+    "VersionTag",
+}
 
 
 def up(cluster: Cluster, plan: Plan, *, is_detached: bool, timeout_s: float) -> Iterator[Event]:
@@ -21,18 +35,12 @@ def up(cluster: Cluster, plan: Plan, *, is_detached: bool, timeout_s: float) -> 
         BlockedOnCapacity, DeploymentFailed, TimedOut: see `follow`.
     """
     service = plan.service
+    yield from write_entries(cluster)
     yield from traffic.write(cluster, list(plan.entry_changes))
-    if plan.route_change:
-        yield from traffic.write_routes(cluster, service.name, list(plan.routes))
+    yield from traffic.write_routes(cluster, service.name, list(plan.routes))
     yield from traffic.name_at_gateway(cluster, service.name, is_wanted=True)
-    evaluation_id = None
-    if plan.job_lines:
-        evaluation_id = cluster.nomad.register(
-            plan.job,
-            source=plan.source,
-            modify_index=plan.modify_index,
-            preserve_counts=plan.modify_index > 0 and preserves_counts(service),
-        )
+    evaluation_id = register(cluster, plan) if plan.job_lines else None
+    if evaluation_id:
         yield JobRegistered(job_id=service.job_id)
     if is_detached:
         yield Done(
@@ -40,22 +48,57 @@ def up(cluster: Cluster, plan: Plan, *, is_detached: bool, timeout_s: float) -> 
         )
         return
     yield from follow(cluster, plan.job, evaluation_id=evaluation_id, timeout_s=timeout_s)
-    if not plan.is_empty and cluster.nomad.job(traffic.GATEWAY_JOB):
-        yield from wait_until_served(cluster, service.name, plan.weights)
-    yield finished(plan)
+    if not plan.is_empty and traffic.has_gateway(cluster):
+        yield from wait_until_served(cluster, service.name)
+    yield finished(cluster, plan)
 
 
-def finished(plan: Plan) -> Done:
+def register(cluster: Cluster, plan: Plan) -> str:
+    """Register the plan's job and answer the evaluation's id.
+
+    The autoscaler may have moved the count since the plan was made: that is no change that anybody needs to look at.
+
+    Raises:
+        JobChanged: somebody else changed more than the count.
+    """
+    index = plan.modify_index
+    for _ in range(RACES_MAX):
+        try:
+            return cluster.nomad.register(
+                plan.job, source=plan.source, modify_index=index, preserve_counts=plan.preserves_count
+            )
+        except JobChanged:
+            current = cluster.nomad.job(plan.job["ID"])
+            if current is None or plan.before is None or without_counts(current) != without_counts(plan.before):
+                raise
+            index = current["JobModifyIndex"]
+    raise JobChanged(f"job `{plan.job['ID']}` is scaled again and again", hint="repeat the command")
+
+
+def without_counts(job: Job) -> Job:
+    """A registered job without its counts, and without what Nomad itself changes in it."""
+    groups = [
+        {key: value for key, value in group.items() if key not in {"Count", "Scaling"}}
+        | {"Policy": (group.get("Scaling") or {}).get("Policy")}
+        for group in job["TaskGroups"]
+    ]
+    return {key: value for key, value in job.items() if key not in CHANGED_BY_NOMAD} | {"TaskGroups": groups}
+
+
+def finished(cluster: Cluster, plan: Plan) -> Done:
     """The result, and what to do next."""
-    service, weights = plan.service, plan.weights
+    service = plan.service
     if plan.is_empty:
         return Done(text=f"nothing to change: {service.job_id} is as the file says, and healthy")
-    share = weights.by_version[service.version]
-    if share:
+    found = traffic.current_weights(cluster, service.name)
+    weights = found[0].by_version if found else {}
+    if weights.get(service.version):
         return Done(
-            text=f"{service.job_id} is healthy and has {share} % of the traffic of {service.name}",
-            hint=f"`nomadserve call {service.name}` sends it a request",
+            text=f"{service.job_id} is healthy and has {weights[service.version]} % of the traffic of {service.name}",
+            hint=f"`nomadserve call {service.name} DATA` sends it a request",
         )
-    others = [version for version in weights.by_version if weights.by_version[version]]
-    example = f"`nomadserve split {service.name} {others[0]}=90 {service.version}=10`"
-    return Done(text=f"{service.job_id} is healthy and has no traffic yet", hint=f"{example} gives it a tenth")
+    others = [version for version, weight in weights.items() if weight]
+    example = f"`nomadserve split {service.name} {others[0]}=90 {service.version}=10`" if others else ""
+    return Done(
+        text=f"{service.job_id} is healthy and has no traffic yet", hint=f"{example} gives it a tenth" if others else ""
+    )

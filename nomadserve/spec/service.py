@@ -177,7 +177,7 @@ class Scaling(Block, frozen=True, kw_only=True):
     overprovision: Annotated[float, Meta(ge=0, le=5)] = 0.0
     evaluation_interval: Seconds = Seconds(10)
     cooldown: Seconds = Seconds(300)
-    cooldown_on_scale_up: Seconds = Seconds(30)
+    cooldown_on_scale_up: Seconds = Seconds(10)
     max_scale_up: PositiveInt | None = None
     max_scale_down: PositiveInt | None = None
 

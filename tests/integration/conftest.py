@@ -24,9 +24,9 @@ def bare_cli(state_home: Path) -> Cli:
     cli = Cli({**kept, "XDG_STATE_HOME": str(state_home), "NO_COLOR": "1"})
     engines = cli.json("engines", "list")
     assert isinstance(engines, list)
-    missing = [row["name"] for row in engines if row["name"] in ("nomad", "consul", "envoy") and row["path"] is None]
+    missing = [row["name"] for row in engines if row["path"] is None]
     if missing:  # building them takes longer than any test may
-        pytest.exit(f"{', '.join(missing)} not installed: run `nomadserve engines install` first", returncode=2)
+        pytest.exit(f"{', '.join(missing)} not installed: run `nomadserve engines install --all` first", returncode=2)
     return cli
 
 
@@ -47,9 +47,11 @@ def start_cluster(bare_cli: Cli, state_home: Path) -> Iterator[Callable[..., Run
 
 
 @pytest.fixture(scope="session")
-def cluster(start_cluster: Callable[..., RunningCluster]) -> RunningCluster:
-    """The cluster that most tests share."""
-    return start_cluster("shared")
+def cluster(bare_cli: Cli, start_cluster: Callable[..., RunningCluster]) -> RunningCluster:
+    """The cluster that most tests share; what scales is there too, for which `dev up` does not wait."""
+    started = start_cluster("shared")
+    Cli({**bare_cli.environment, **started.environment})("platform", "up")
+    return started
 
 
 @pytest.fixture(scope="session")

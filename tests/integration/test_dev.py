@@ -76,6 +76,8 @@ def test_status_shows_every_part_healthy_with_its_page(bare_cli: Cli, cluster: R
         ("consul", True),
         ("nomad", True),
         ("gateway", True),
+        ("prometheus", True),
+        ("autoscaler", True),
     ]
     for part in status["parts"][:2]:
         assert "html" in requests.get(part["url"], timeout=10).headers["Content-Type"]

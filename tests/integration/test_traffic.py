@@ -60,7 +60,7 @@ def traffic_meanwhile(traffic: Callable[..., Counts], *, seconds: float) -> Iter
     thread.join()
 
 
-def entries(cluster: RunningCluster) -> dict[str, Any]:
+def consul_entries(cluster: RunningCluster) -> dict[str, Any]:
     """All config entries of the kinds that nomadserve writes, without what each write changes."""
     kinds = ("service-defaults", "service-resolver", "service-splitter", "service-router")
     found = [entry for kind in kinds for entry in requests.get(f"{cluster.consul}/v1/config/{kind}", timeout=5).json()]
@@ -132,10 +132,10 @@ def test_moving_all_traffic_under_load_fails_no_request(digits: None, cli: Cli, 
 
 
 def test_a_second_up_changes_nothing(digits: None, cli: Cli, cluster: RunningCluster) -> None:
-    before = entries(cluster), job_version(cluster, "digits-v1")
+    before = consul_entries(cluster), job_version(cluster, "digits-v1")
     done = cli("up", EXAMPLE, "--var", "version=v1")
     assert "nothing to change" in done.stderr
-    assert (entries(cluster), job_version(cluster, "digits-v1")) == before
+    assert (consul_entries(cluster), job_version(cluster, "digits-v1")) == before
     assert "nothing to change" in cli("plan", EXAMPLE, "--var", "version=v1").stdout
 
 
@@ -145,18 +145,10 @@ def job_version(cluster: RunningCluster, job_id: str) -> int:
 
 
 def test_a_scaled_count_survives_an_up(digits: None, cli: Cli, cluster: RunningCluster, tmp_path: Path) -> None:
-    file = service_file(
-        tmp_path, "counts", body='scaling {\n  min = 1\n  max = 3\n  target "in_flight" {\n value = 4\n }\n }'
-    )
-    cli("up", file)
-    scale = {"Count": 2, "Target": {"Group": "serve"}}
-    requests.post(f"{cluster.nomad}/v1/job/counts-v1/scale", json=scale, timeout=10).raise_for_status()
-    wait_for(lambda: healthy(cli, "counts") == 2)
-    file = service_file(
-        tmp_path,
-        "counts",
-        body='queue {\n max = 64\n }\n scaling {\n  min = 1\n  max = 3\n  target "in_flight" {\n value = 4\n }\n }',
-    )
+    scaling = 'scaling {\n  min = 1\n  max = 3\n  evaluation_interval = "2s"\n  query = "vector(2)"\n }'
+    cli("up", service_file(tmp_path, "counts", body=scaling))
+    wait_for(lambda: healthy(cli, "counts") == 2, seconds=90)  # Prometheus may have started just now
+    file = service_file(tmp_path, "counts", body=f"queue {{\n max = 64\n }}\n {scaling}")
     assert "Count" not in cli("plan", file).stdout
     cli("up", file, "--yes")
     job = requests.get(f"{cluster.nomad}/v1/job/counts-v1", timeout=5).json()
@@ -166,6 +158,7 @@ def test_a_scaled_count_survives_an_up(digits: None, cli: Cli, cluster: RunningC
 
 def service_file(folder: Path, name: str, *, version: str = "v1", source: str = "", body: str = "") -> str:
     model = source or str(DIGITS / "models" / "digits-v1.onnx")
+    folder.mkdir(exist_ok=True)
     path = folder / f"{name}.hcl.j2"
     path.write_text(
         f'service "{name}" {{\n version = "{version}"\n model "digits" {{\n source = "{model}"\n }}\n'
@@ -231,7 +224,7 @@ def test_no_room_is_said_with_each_nodes_reason(cli: Cli, tmp_path: Path) -> Non
     assert fails(cli, 4, "plan", str(file)).stdout.count("MiB memory free, 9216000 MiB is asked for")
     blocked = fails(cli, 4, "up", str(file))
     assert "no node has room for `huge-v1`: 0 of 1 replicas placed" in blocked.stderr
-    assert "`nomadserve down huge v1` withdraws it" in blocked.stderr
+    assert "`nomadserve down huge` withdraws it" in blocked.stderr
     cli("down", "huge", "--yes")
 
 
@@ -260,12 +253,12 @@ def test_a_name_that_something_else_has_is_refused(digits: None, cli: Cli, tmp_p
 def test_down_removes_all_that_up_made_and_nothing_else(cli: Cli, cluster: RunningCluster, tmp_path: Path) -> None:
     foreign = {"Kind": "service-defaults", "Name": "somebody-elses", "Protocol": "http"}
     requests.put(f"{cluster.consul}/v1/config", json=foreign, timeout=5).raise_for_status()
-    before = entries(cluster)
+    before = consul_entries(cluster)
     for version in ("v1", "v2"):
         cli("up", service_file(tmp_path, "passing", version=version))
-    assert set(entries(cluster)) > set(before)
+    assert set(consul_entries(cluster)) > set(before)
     cli("down", "passing", "--yes")
-    assert entries(cluster) == before
+    assert consul_entries(cluster) == before
     assert "there is no service `passing`" in fails(cli, 2, "status", "passing").stderr
     with pytest.raises(Exception, match="does not exist"):
         resolve("passing.service.consul", dns_address(cluster))

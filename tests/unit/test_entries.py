@@ -15,9 +15,9 @@ def test_entries_come_in_the_order_that_consul_takes_them() -> None:
         "service-defaults digits-v1",
         "service-defaults digits-v2",
         "service-defaults digits",
+        "service-splitter digits",
         "service-resolver digits-v1",
         "service-resolver digits-v2",
-        "service-splitter digits",
     ]
 
 
@@ -29,7 +29,7 @@ def test_versions_take_over_for_one_another_the_busiest_first() -> None:
 
 
 def test_a_lone_version_has_no_failover() -> None:
-    assert entries.resolver("digits", "v1", []) == {"Kind": "service-resolver", "Name": "digits-v1"}
+    assert "Failover" not in entries.resolver("digits", "v1", [])
 
 
 def test_splitter_names_its_weights_in_every_reply() -> None:
@@ -50,8 +50,8 @@ def test_a_splitter_of_somebody_else_is_not_read_as_ours() -> None:
 
 def test_routes_of_other_services_stay_as_they_are() -> None:
     other = {"Match": {"HTTP": {"PathPrefix": "/by-hand"}}, "Destination": {"Service": "x"}}
-    router = entries.with_routes({"Routes": [other]}, "digits", entries.routes("digits", ["v1"], 300))
-    router = entries.with_routes(router, "cats", entries.routes("cats", ["v1"], 300))
+    router = entries.with_routes({"Routes": [other]}, "digits", entries.routes("digits", {"v1": 300}))
+    router = entries.with_routes(router, "cats", entries.routes("cats", {"v1": 300}))
     assert entries.routed_services(router) == ["digits", "cats"]
     without = entries.with_routes(router, "digits", [])
     assert without["Routes"][0] == other
@@ -59,14 +59,26 @@ def test_routes_of_other_services_stay_as_they_are() -> None:
 
 
 def test_a_pinned_version_is_routed_before_the_weights() -> None:
-    targets = [route["Destination"]["Service"] for route in entries.routes("digits", ["v1", "v2"], 300)]
+    targets = [route["Destination"]["Service"] for route in entries.routes("digits", {"v1": 300, "v2": 300})]
     assert targets == ["digits", "digits-v1", "digits-v2", "digits"]
 
 
 def test_metrics_are_led_to_a_path_that_nothing_answers() -> None:
-    first = entries.routes("digits", ["v1"], 300)[0]
+    first = entries.routes("digits", {"v1": 300})[0]
     assert first["Match"]["HTTP"]["PathExact"] == "/metrics"
     assert first["Destination"]["PrefixRewrite"] == "/not-routed"
+
+
+def test_each_version_keeps_its_own_timeout_and_the_service_gets_the_longest() -> None:
+    router = entries.with_routes(None, "digits", entries.routes("digits", {"v1": 300, "v2": 10}))
+    assert entries.timeouts_of(router, "digits") == {"v1": 300, "v2": 10}
+    assert router["Routes"][-1]["Destination"]["RequestTimeout"] == "5m0s"
+
+
+def test_every_entry_says_whose_it_is() -> None:
+    found = entries.traffic_entries("digits", V1_V2, {})
+    assert {entries.owner(entry) for entry in found} == {"digits"}
+    assert entries.owner({"Kind": "service-defaults", "Name": "digits"}) == ""
 
 
 @pytest.mark.parametrize(
@@ -75,6 +87,7 @@ def test_metrics_are_led_to_a_path_that_nothing_answers() -> None:
 )
 def test_durations_are_written_as_consul_writes_them_back(seconds: float, text: str) -> None:
     assert entries.go_duration(seconds) == text
+    assert entries.seconds_of(text) == seconds
 
 
 def test_what_consul_adds_by_itself_is_no_difference() -> None:
@@ -108,6 +121,12 @@ def test_history_keeps_the_newest_changes_in_order() -> None:
     assert texts[-1] == f"line {entries.CHANGES_MAX + 4}"
     assert len(texts) == entries.CHANGES_MAX
     assert texts == sorted(texts, key=lambda text: int(text.split()[1]))
+
+
+def test_what_others_keep_in_meta_stays_and_is_no_history() -> None:
+    meta = entries.with_change({"owner": "ann"}, "line")
+    assert meta == {"owner": "ann", "change-000001": "line"}
+    assert entries.changes({"Meta": meta}) == ["line"]
 
 
 def test_a_long_line_of_history_is_cut_to_what_consul_takes() -> None:

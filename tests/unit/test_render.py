@@ -46,6 +46,7 @@ def test_every_job_is_hcl(name: str) -> None:
 def test_every_scaling_target_has_a_template_and_a_golden_rendering() -> None:
     tags = {target.__struct_config__.tag for target in get_args(spec.AnyTarget)}
     assert tags == {"requests_per_second", "in_flight", "backlog_seconds", "cpu", "gpu"}
+    tags.remove("gpu")  # refused until something measures it
     for tag in tags:
         assert (jobs_dir() / "targets" / f"{tag}.hcl.j2").is_file()
         assert f'check "{tag}"' in rendered("scaling")

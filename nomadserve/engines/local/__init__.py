@@ -1,1 +1,1 @@
-"""A real cluster on this machine's loopback: a Consul server, a Nomad server and client, and the gateway."""
+"""A real cluster on this machine's loopback: a Consul server, a Nomad server and client, and the platform."""

@@ -33,7 +33,10 @@ def _call(method: str, url: str, *, parameters: Mapping[str, str] | None = None,
         raise Unreachable(f"{url} answered {reply.status_code}: {reply.text.strip()}")
     if reply.status_code >= 400:
         raise NomadserveError(f"{url} answered {reply.status_code}: {reply.text.strip()}")
-    return reply.json() if reply.content else None
+    try:
+        return reply.json() if reply.content else None
+    except requests.JSONDecodeError as error:
+        raise Unreachable(f"{url} answered something that is not JSON: is another program on that port?") from error
 
 
 def consul_leader(cluster: Cluster) -> str:

@@ -2,21 +2,23 @@
 
 import socket
 from collections.abc import Callable
+from typing import Literal
 
 import msgspec
 
-from nomadserve.engines.local import api, gateway
+from nomadserve.engines.local import api, platform
 from nomadserve.engines.local.record import Cluster
 from nomadserve.errors import NomadserveError
 
 
 class Part(msgspec.Struct, frozen=True):
-    """One part, and whether it does its work now."""
+    """One part, and whether it does its work now; services run without those that are not `essential`."""
 
     name: str
     healthy: bool
     detail: str
     url: str
+    essential: bool = True
 
 
 def consul_has_leader(cluster: Cluster) -> bool:
@@ -45,7 +47,7 @@ def gateway_listens(cluster: Cluster) -> bool:
 
 def gateway_passes(cluster: Cluster) -> bool:
     """Whether Consul would name this gateway to clients."""
-    return cluster.ports.gateway in api.passing_ports(cluster, gateway.SERVICE)
+    return platform.passes(cluster, "gateway")
 
 
 def parts(cluster: Cluster) -> list[Part]:
@@ -65,7 +67,29 @@ def parts(cluster: Cluster) -> list[Part]:
             good="listens and passes its check",
             bad="does not listen, or not pass its check",
         ),
+        scaling_part(cluster, "prometheus", f"http://127.0.0.1:{cluster.ports.prometheus}"),
+        scaling_part(cluster, "autoscaler", f"http://127.0.0.1:{cluster.ports.autoscaler}"),
     ]
+
+
+def is_up(cluster: Cluster) -> bool:
+    """Whether services can be deployed and reached, and what scales them is at least on its way."""
+    return all(part.healthy for part in parts(cluster) if part.essential) and all(
+        platform.has_job(cluster, part) for part in platform.ENGINES
+    )
+
+
+def scaling_part(cluster: Cluster, part: Literal["prometheus", "autoscaler"], url: str) -> Part:
+    """A part that scaling needs."""
+    found = _part(
+        part,
+        lambda cluster: platform.passes(cluster, part),
+        cluster,
+        url,
+        good="passes its check",
+        bad="does not pass its check: nothing is scaled meanwhile",
+    )
+    return msgspec.structs.replace(found, essential=False)
 
 
 def _part(name: str, is_healthy: Callable[[Cluster], bool], cluster: Cluster, url: str, *, good: str, bad: str) -> Part:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 import msgspec
 
-OFFSET_STEP = 10  # no two of the well-known ports meet by it before offset 200
+OFFSET_STEP = 10  # ports of two clusters never meet by it below offset 100, where 8500 becomes 8600
 OFFSET_MAX = 1000  # so that no well-known port reaches the allocations' ranges
 SLOT_PORTS = 200
 SLOTS = 60  # 20000 to 31999, Nomad's own range, below the kernel's for outgoing connections
@@ -25,6 +25,9 @@ class Ports(msgspec.Struct, frozen=True):
     gateway: int = 8080
     gateway_sidecar: int = 8081
     gateway_admin: int = 19000
+    gateway_metrics: int = 9102
+    prometheus: int = 9090
+    autoscaler: int = 9095
 
     def moved(self, offset: int) -> "Ports":
         """The same ports, each higher by `offset`."""

@@ -6,12 +6,13 @@ from pathlib import Path
 from nomadserve.engines.catalogue import CONSUL, ENVOY, NOMAD
 from nomadserve.engines.find import Found
 from nomadserve.engines.install import ensure
-from nomadserve.engines.local import api, config, gateway, health, ports, processes
+from nomadserve.engines.local import api, config, health, platform, ports, processes
 from nomadserve.engines.local.down import take_down
 from nomadserve.engines.local.record import Cluster, Home, reserve
 from nomadserve.engines.local.waiting import wait_until
 from nomadserve.engines.progress import Progress
 from nomadserve.errors import NomadserveError, WrongInput
+from nomadserve.platform import ENTRIES
 
 START_TIMEOUT_S = 120.0  # an agent is up in seconds; a laptop that also compiles may take far longer
 
@@ -29,7 +30,7 @@ def bring_up(
     home = Home(name)
     with home.locked(progress):
         cluster = _known_cluster(home, offset=offset, nomad_config=nomad_config, progress=progress)
-        if cluster is not None and all(part.healthy for part in health.parts(cluster)):
+        if cluster is not None and health.is_up(cluster):
             return cluster, True
         found = ensure((NOMAD, CONSUL, ENVOY), progress)
         if cluster is None:
@@ -65,6 +66,7 @@ def _start_all(cluster: Cluster, found: dict[str, Found], progress: Progress) ->
     _finish_making_keys(cluster)
     _start_nomad(cluster, found["nomad"], progress)
     _start_gateway(cluster, progress)
+    _start_scaling(cluster, progress)
 
 
 def _link_programs(home: Home, found: dict[str, Found]) -> None:
@@ -89,8 +91,14 @@ def _start_consul(cluster: Cluster, consul: Found, progress: Progress) -> None:
         timeout_s=START_TIMEOUT_S,
         meanwhile=lambda: processes.check_alive(home, "consul", home.consul_config),
     )
-    for entry in gateway.ENTRIES:
+    wait_until(lambda: _write_entries(cluster), what="writing Consul's config entries", timeout_s=START_TIMEOUT_S)
+
+
+def _write_entries(cluster: Cluster) -> bool:
+    """Create what is missing; entries that are there hold the routes of deployed services."""
+    for entry in ENTRIES:
         api.create_config_entry(cluster, entry)
+    return True
 
 
 def _start_making_keys(cluster: Cluster, nomad: Found) -> None:
@@ -139,11 +147,9 @@ def _start_nomad(cluster: Cluster, nomad: Found, progress: Progress) -> None:
 
 def _start_gateway(cluster: Cluster, progress: Progress) -> None:
     """Register the job where it is missing or stopped; one that is there may have services added to it: keep it."""
-    job = api.find_job(cluster, gateway.JOB)
-    if job is None or job["Status"] == "dead":
+    if not platform.has_job(cluster, "gateway"):
         progress.say(f"starting the gateway on port {cluster.ports.gateway}")
-        hcl = gateway.gateway_job(cluster)
-        api.register_job(cluster, api.parse_job(cluster, hcl), hcl)
+        platform.register(cluster, "gateway")
     else:
         progress.say(f"waiting for the gateway on port {cluster.ports.gateway}")
 
@@ -157,6 +163,22 @@ def _start_gateway(cluster: Cluster, progress: Progress) -> None:
         timeout_s=START_TIMEOUT_S,
         meanwhile=check_agents,
     )
+
+
+def _start_scaling(cluster: Cluster, progress: Progress) -> None:
+    """Start what scaling needs, and do not wait for it: services can be deployed from now on.
+
+    It is installed only now for the same reason; where it can't be had, the cluster is up without it.
+    """
+    try:
+        _link_programs(cluster.home, ensure(platform.ENGINES.values(), progress))
+    except NomadserveError as error:
+        progress.say(f"nothing is scaled in this cluster: {error.message}")
+        return
+    for part in platform.ENGINES:
+        if not platform.has_job(cluster, part):
+            progress.say(f"starting {part} on port {getattr(cluster.ports, part)}")
+            platform.register(cluster, part)
 
 
 def _need_ports(program: str, needed: tuple[int, ...], cluster: Cluster) -> None:

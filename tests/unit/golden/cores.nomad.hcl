@@ -33,8 +33,8 @@ job "digits-v1" {
       policy {
         evaluation_interval = "10s"
         # The file's `cooldown` (5m) is in the queries; this is the rest after a change, up or down.
-        cooldown             = "30s"
-        cooldown_on_scale_up = "30s"
+        cooldown             = "10s"
+        cooldown_on_scale_up = "10s"
 
         check "cpu" {
           source       = "prometheus"

@@ -20,8 +20,13 @@ def node(*devices: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "Status": "ready",
         "SchedulingEligibility": "eligible",
         "NodePool": "default",
+        "Datacenter": "dc1",
         "Drivers": {"raw_exec": {"Healthy": True}},
-        "NodeResources": {"Cpu": {"CpuShares": 4000}, "Memory": {"MemoryMB": 8000}, "Devices": list(devices)},
+        "NodeResources": {
+            "Cpu": {"CpuShares": 4000, "ReservableCpuCores": [0, 1]},
+            "Memory": {"MemoryMB": 8000},
+            "Devices": list(devices),
+        },
         "ReservedResources": {"Cpu": {"CpuShares": 0}, "Memory": {"MemoryMB": 0}},
     } | changes
 
@@ -34,7 +39,7 @@ def gpu(*constraints: tuple[str, str, str], count: int = 1, name: str = "nvidia/
 def job(*devices: dict[str, Any], **resources: Any) -> dict[str, Any]:
     asked = {"CPU": 100, "MemoryMB": 100, "Devices": list(devices)} | resources
     task = {"Driver": "raw_exec", "Resources": asked}
-    return {"NodePool": "default", "TaskGroups": [{"Tasks": [task]}]}
+    return {"NodePool": "default", "Datacenters": ["dc*"], "TaskGroups": [{"Tasks": [task]}]}
 
 
 def holding(*device_ids: str, status: str = "running", memory: int = 0) -> dict[str, Any]:
@@ -88,6 +93,9 @@ def test_unhealthy_gpus_do_not_count() -> None:
         ("${device.attr.driver_version}", "version", ">= 550", True),
         ("${device.attr.driver_version}", "version", ">= 550.54, < 551", True),
         ("${device.attr.driver_version}", "version", ">= 560", False),
+        ("${device.attr.driver_version}", "version", "~> 550.0", True),
+        ("${device.attr.driver_version}", "version", "~> 550.60", False),
+        ("${device.attr.driver_version}", "version", ">= 550.54.15.0", True),
         (MEMORY, "=", "80 GiB", True),
         (MEMORY, "<", "80 GiB", False),
         ("${device.attr.bar1}", ">=", "1 GiB", False),
@@ -113,6 +121,7 @@ def test_one_fitting_group_is_enough() -> None:
         ({"Status": "down"}, "is down"),
         ({"SchedulingEligibility": "ineligible"}, "takes no new work (drained or marked ineligible)"),
         ({"NodePool": "cpu"}, "is in node pool `cpu`, `default` is asked for"),
+        ({"Datacenter": "lab"}, "is in datacenter `lab`, dc* is asked for"),
         ({"Drivers": {}}, "has no working `raw_exec` driver"),
     ],
 )
@@ -124,6 +133,16 @@ def test_memory_in_use_is_subtracted() -> None:
     assert verdict(job(MemoryMB=5000), node(), holding(memory=4000)) == (
         "node-1: has 4000 MiB memory free, 5000 MiB is asked for"
     )
+
+
+def test_whole_cores_that_are_not_free_are_said() -> None:
+    assert verdict(job(Cores=3), node()) == "node-1: has 2 cores free, 3 are asked for"
+
+
+def test_the_schedulers_own_words_stand_where_no_node_says_no() -> None:
+    failed = {"serve": {"ConstraintFiltered": {"missing devices": 2}, "DimensionExhausted": {}, "NodesEvaluated": 2}}
+    assert fit.scheduler_words(failed) == ["missing devices on 2 nodes"]
+    assert fit.scheduler_words({}) == ["no node can take it"]
 
 
 def test_cpu_asked_for_beyond_the_node_is_said() -> None:

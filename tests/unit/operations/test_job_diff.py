@@ -93,3 +93,9 @@ def test_what_happens_to_replicas_is_counted() -> None:
         "replicas that start: 1",
         "replicas that are replaced, a few at a time: 2",
     ]
+
+
+def test_long_texts_are_told_by_the_words_that_differ() -> None:
+    filler = "sum(rate(nomadserve_requests_total[30s]))" * 4
+    change = field("query", f"clamp_max({filler} / 8, 5)", f"clamp_max({filler} / 12.5, 6)")
+    assert job_diff.field_text(change) == "… 8 → 12.5 … 5 → 6"

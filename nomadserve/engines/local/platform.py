@@ -1,0 +1,49 @@
+"""The platform of a local cluster: its jobs on loopback, at the cluster's ports."""
+
+from nomadserve import platform
+from nomadserve.engines.catalogue import AUTOSCALER, PROMETHEUS_SERVER, Engine
+from nomadserve.engines.local import api
+from nomadserve.engines.local.record import Cluster, Home, known_names
+
+ENGINES: dict[platform.Part, Engine] = {"prometheus": PROMETHEUS_SERVER, "autoscaler": AUTOSCALER}
+"""What these parts run; a cluster serves without them, it only does not scale."""
+
+
+def settings(cluster: Cluster) -> platform.Settings:
+    """Where the parts of this cluster listen; measured often, so that tests and demonstrations need no patience."""
+    return platform.Settings(
+        bind_address="127.0.0.1",
+        gateway_port=cluster.ports.gateway,
+        sidecar_port=cluster.ports.gateway_sidecar,
+        admin_port=cluster.ports.gateway_admin,
+        gateway_metrics_port=cluster.ports.gateway_metrics,
+        prometheus_port=cluster.ports.prometheus,
+        autoscaler_port=cluster.ports.autoscaler,
+        consul_http=f"127.0.0.1:{cluster.ports.consul_http}",
+        consul_grpc=f"127.0.0.1:{cluster.ports.consul_grpc}",
+        nomad_url=cluster.nomad_url,
+        scrape_interval="2s",
+    )
+
+
+def cluster_at(nomad_address: str) -> Cluster | None:
+    """The local cluster of this user whose Nomad has that address."""
+    clusters = (Home(name).read() for name in known_names())
+    return next((each for each in clusters if each is not None and each.nomad_url == nomad_address.rstrip("/")), None)
+
+
+def has_job(cluster: Cluster, part: platform.Part) -> bool:
+    """Whether the part's job is registered and not dead."""
+    job = api.find_job(cluster, platform.JOBS[part])
+    return job is not None and job["Status"] != "dead"
+
+
+def register(cluster: Cluster, part: platform.Part) -> None:
+    """Register the part's job, without waiting for it."""
+    hcl = platform.render_part(part, settings(cluster))
+    api.register_job(cluster, api.parse_job(cluster, hcl), hcl)
+
+
+def passes(cluster: Cluster, part: platform.Part) -> bool:
+    """Whether Consul knows the part as healthy, at the cluster's own port."""
+    return getattr(cluster.ports, part) in api.passing_ports(cluster, platform.SERVICES[part])

@@ -1,0 +1,92 @@
+"""The PromQL that the Nomad Autoscaler asks: a number of replicas that can be acted on as it stands.
+
+What Autoscaler 0.5.0 does with an answer (read in its source, tried live), and what is done about it here:
+
+- several series of an instant query: it takes one of them. Ours are sums; a user's query counts only while single.
+- NaN or no series: the whole policy stops, its schedules too. Both are dropped, then "as many as there are" is asked.
+- a fraction is cut off: rounded up. Infinity becomes a negative count: bounded by `max`.
+- `cooldown` waits for nothing before a scale-down, blocks scale-ups after one, and is forgotten by a restart: we go
+  down only to the highest wish of the last `cooldown`, which Prometheus keeps; the autoscaler's own rest is short.
+- `max_scale_up` counts from what runs, so that a lost or starting replica makes it lower the count: ours counts from
+  the most replicas of the last `cooldown`.
+"""
+
+import math
+
+from nomadserve.spec import Scaling, Service
+
+PROMETHEUS = "prometheus"
+"""Name of the Consul service, and of the job by which a Prometheus scrapes itself."""
+
+# The highest wish is found among samples this far apart: no load is answered later than this because of it.
+STEP_S = 5
+# A replaced replica and its successor are both known for a moment: only a number that lasted is a number of replicas.
+LASTING_S = 15
+
+
+def selector(service: Service) -> str:
+    """What selects the series of one version's replicas."""
+    return f'service="{service.name}",version="{service.version}"'
+
+
+def single(query: str) -> str:
+    """A user's query as one series without labels, dropped (NaN) where it has none or several."""
+    # A comment ends with its line, and must not swallow what follows.
+    return f"vector(scalar(\n{query.strip()}\n))"
+
+
+def replicas(wanted: str, service: Service) -> str:
+    """The whole query of one check.
+
+    wanted: PromQL for the replicas that the load of now asks for; one series without labels, fractions allowed.
+    """
+    scaling = service.scaling
+    assert scaling is not None
+    known = f"count(up{{{selector(service)}}})"
+    held = f"{_held(wanted, known, scaling)} or {known} or vector(0)"
+    return f"clamp_max({_limited(held, known, scaling)}, {scaling.max}) unless on() ({_is_young(scaling)})"
+
+
+def settling_s(scaling: Scaling) -> int:
+    """How long a Prometheus has to run until what it says of every replica is whole."""
+    windows = [target.window for target in scaling.targets if target.window is not None]
+    return math.ceil(max(windows, default=30.0)) + 10
+
+
+def number(value: float) -> str:
+    """A number without a needless fraction."""
+    return f"{round(value, 9):.12g}"
+
+
+def _held(wanted: str, known: str, scaling: Scaling) -> str:
+    """The highest wish of the last `cooldown`; not fewer than there are, where there are more than there were then."""
+    spare = f" * {number(1 + scaling.overprovision)}" if scaling.overprovision else ""
+    wish = f"ceil(({wanted}){spare}) >= 0"  # NaN compares to nothing
+    past_s = math.ceil(scaling.cooldown)
+    if past_s <= STEP_S:
+        return f"({wish})"
+    load = f"max_over_time(({wish})[{past_s}s:{STEP_S}s])"
+    if past_s <= LASTING_S:
+        return load
+    now, before = (f"min_over_time({known}[{seconds}s:{STEP_S}s])" for seconds in (LASTING_S, past_s))
+    growth = f"({now} > {before})"
+    # Without a label to tell them apart, `or` would drop the second.
+    return f"max({_labelled(load, 'load')} or {_labelled(growth, 'growth')})"
+
+
+def _labelled(query: str, label: str) -> str:
+    return f'label_replace({query}, "by", "{label}", "", "")'
+
+
+def _limited(held: str, known: str, scaling: Scaling) -> str:
+    """Not more than `max_scale_up` above the most replicas of the last `cooldown`."""
+    if scaling.max_scale_up is None:
+        return held
+    past_s = max(math.ceil(scaling.cooldown), LASTING_S)
+    most = f"scalar(max_over_time({known}[{past_s}s:{STEP_S}s]) or vector(0))"
+    return f"clamp_max({held}, {most} + {scaling.max_scale_up})"
+
+
+def _is_young(scaling: Scaling) -> str:
+    """A series while a Prometheus that scrapes itself has just started."""
+    return f'time() - process_start_time_seconds{{job="{PROMETHEUS}"}} < {settling_s(scaling)}'
