@@ -254,7 +254,11 @@ class NomadApi:
         response = self._send(path, query, wait_s=wait_s)
         if not response.ok:
             raise refusal(f"read {path}", response)
-        return response.json(), int(response.headers.get("X-Nomad-Index", "0"))
+        try:
+            found = response.json()
+        except requests.JSONDecodeError as error:
+            raise NomadRefused(f"what answers at {self.address} is not Nomad", hint="check NOMAD_ADDR") from error
+        return found, int(response.headers.get("X-Nomad-Index", "0"))
 
     def _send(self, path: str, params: Mapping[str, str], *, wait_s: float = 0.0) -> requests.Response:
         try:
@@ -272,8 +276,6 @@ class NomadApi:
         """Turn python-nomad's exceptions into ours."""
         try:
             yield
-        except URLNotFoundNomadException:
-            raise
         except BaseNomadException as error:
             reply = error.nomad_resp
             if isinstance(reply, requests.Response):
@@ -302,5 +304,7 @@ def refusal(doing: str, response: requests.Response) -> NomadserveError:
             f"Nomad does not permit to {doing}", hint="set NOMAD_TOKEN to a token with the rights for this namespace"
         )
     if response.status_code == 404:
-        return NomadGone(f"Nomad can't {doing}: {response.text.strip()}")
+        return NomadGone(
+            f"Nomad can't {doing}: {response.text.strip()}", hint=f"is it Nomad that answers at {response.url}?"
+        )
     return NomadRefused(f"Nomad refused to {doing}: {response.text.strip()}")

@@ -191,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except dns.exception.DNSException as error:
         reason = "the DNS does not answer" if isinstance(error, dns.exception.Timeout) else error
         print(f"error: no address for `{options.service}.service.consul`: {reason}", file=sys.stderr)
-        print("hint: is the cluster up, and `CONSUL_DNS_ADDR` its DNS? `nomadserve dev env`", file=sys.stderr)
+        print("hint: is it deployed (`nomadserve status`)? is `CONSUL_DNS_ADDR` its cluster's DNS?", file=sys.stderr)
         return 1
     print(as_json(counts) if options.json else as_table(counts))
     cut_short = not options.seconds and counts.requests < (requests or 0)

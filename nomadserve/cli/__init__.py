@@ -80,12 +80,15 @@ def run(arguments: list[str]) -> int:
         if error.hint:
             output.hint(error.hint)
         return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        output.say(error.format_message())
+        return WrongInput.exit_code
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "nomadserve"
         output.error(error.format_message())
         output.hint(f"`{path} --help` lists what it takes")
-        return 2
+        return WrongInput.exit_code
     except (KeyboardInterrupt, click.Abort):
         output.say("interrupted")
         return 130

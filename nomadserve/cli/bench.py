@@ -74,7 +74,7 @@ def wishes_from(options: dict[str, Any]) -> Wishes:
         through_gateway=options["through_gateway"],
         model=options["model"],
         data=None if data is None else _read(data),
-        data_origin=(data or "").removeprefix("@"),
+        data_origin=Path((data or "").removeprefix("@")).name,
         rows=options["rows"],
         step_s=float(options["step"]),
         precision=options["precision"],

@@ -12,16 +12,21 @@ from nomadserve.operations.call import call
 @click.command()
 @click.argument("service")
 @click.argument("data", required=False)
-@click.option("--version", help="Ask this version, whatever the weights.")
-@click.option("--timeout", "timeout_s", type=float, default=30, show_default=True, help="Seconds to wait.")
+@click.option("--version", help="Ask this version, whatever the weights; another's answer is an error.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30,
+    show_default=True,
+    help="Seconds to wait.",
+)
 def command(service: str, data: str | None, version: str | None, timeout_s: float) -> int:
-    r"""Send one request to SERVICE by its Consul DNS name and print the reply.
+    """Send one request to SERVICE by its Consul DNS name and print the reply.
 
-    DATA is the JSON body, `@FILE` for a file's, `-` for standard input:
+    DATA is the JSON body, `@FILE` for a file's, `-` for standard input: `nomadserve call digits @request.json`.
 
-    \b
-        nomadserve call digits '{"inputs": {"image": [[0, 0, 5, 13, …]]}}'
-        nomadserve call digits @request.json --version v2
+    Exits with 0 where the answer is 200.
     """
     answer = call(service, body_of(data), version=version, timeout_s=timeout_s)
     by = f" by {service} {answer.version}" if answer.version else ""

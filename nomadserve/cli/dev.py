@@ -1,5 +1,6 @@
 """`nomadserve dev`: a real cluster on this machine."""
 
+import os
 from pathlib import Path
 
 import click
@@ -121,5 +122,6 @@ def _say_links(cluster: Cluster) -> None:
     output.say(f"  Nomad    {cluster.nomad_url}/ui")
     output.say(f"  Consul   {cluster.consul_url}/ui")
     output.say(f"  gateway  {cluster.gateway_url}")
-    if cluster.offset:
-        output.say(f'other ports than the usual: `eval "$(nomadserve dev env{flag})"` points this shell to it')
+    usual = {"NOMAD_ADDR": "http://127.0.0.1:4646", "CONSUL_HTTP_ADDR": "http://127.0.0.1:8500"}
+    if any(os.environ.get(key, default) != cluster.environment()[key] for key, default in usual.items()):
+        output.say(f'this shell points elsewhere: `eval "$(nomadserve dev env{flag})"` points it to this cluster')

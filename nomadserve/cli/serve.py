@@ -21,7 +21,15 @@ VARIABLES = {
     "max_delay": "NOMADSERVE_BATCH_MAX_DELAY",
     "drain_delay": "NOMADSERVE_DRAIN_DELAY",
     "drain_timeout": "NOMADSERVE_DRAIN_TIMEOUT",
+    "latency_target": "NOMADSERVE_BATCH_LATENCY_TARGET",
     "log_level": "NOMADSERVE_LOG_LEVEL",
+    "log_format": "NOMADSERVE_LOG_FORMAT",
+    "log_file": "NOMADSERVE_LOG_FILE",
+}
+# Switches: given or not.
+SWITCHES = {
+    "access_log": "NOMADSERVE_ACCESS_LOG",
+    "repository": "NOMADSERVE_REPOSITORY",
 }
 # Option → key of the model in NOMADSERVE_MODELS.
 MODEL_KEYS = ("name", "engine", "max_batch", "threads")
@@ -40,9 +48,16 @@ MODEL_KEYS = ("name", "engine", "max_batch", "threads")
 @click.option("--queue-max", type=int, help="Rows that may wait; more are refused with 503 (default 256).")
 @click.option("--queue-timeout", help="Deadline of a request to be launched, such as 30s (default none).")
 @click.option("--max-delay", help="How long an idle engine waits for more rows, such as 2ms (default 0s).")
+@click.option(
+    "--latency-target", help="How long an answer may take; the wait for more rows adapts to it (default none)."
+)
 @click.option("--drain-delay", help="How long to go on answering after SIGTERM (default 0s).")
 @click.option("--drain-timeout", help="When to end after SIGTERM, whatever is left (default 25s).")
 @click.option("--log-level", help="debug, info (default), warning or error.")
+@click.option("--log-format", help="text (default), or json.")
+@click.option("--log-file", help="A file for the log, rotated at 50 MB; stderr if left away.")
+@click.option("--access-log", is_flag=True, help="A line in the log for every request.")
+@click.option("--repository", is_flag=True, help="Let clients load and unload the models.")
 def command(model: Path | None, **options: Any) -> int:
     """Serve the model file MODEL, without a cluster.
 
@@ -59,6 +74,7 @@ def settings(model: Path | None, options: dict[str, Any]) -> dict[str, str]:
     """The variables that the command line sets; options that were not given are None and set nothing."""
     given = {option: value for option, value in options.items() if value is not None}
     variables = {VARIABLES[option]: str(value) for option, value in given.items() if option in VARIABLES}
+    variables |= {variable: "1" for switch, variable in SWITCHES.items() if given.get(switch)}
     of_model = {key: given[key] for key in MODEL_KEYS if key in given}
     if model is not None:
         entry = {"name": model_name(model), "path": str(model.absolute()), **of_model}

@@ -4,7 +4,7 @@ import sys
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from nomadserve.cli import output
 from nomadserve.operations.cluster import cluster_from
@@ -34,18 +34,19 @@ def show(status: ServiceStatus, *, with_replicas: bool) -> None:
     """One service as a table on stdout."""
     gateways = f"{status.gateways_healthy} healthy gateway{'' if status.gateways_healthy == 1 else 's'}"
     output.emit(f"{status.service}  http://{status.address}  ({gateways})")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("version", "weight", "state", "replicas"):
-        table.add_column(name)
+    rows = [("version", "weight", "state", "replicas")]
     for version in status.versions:
-        table.add_row(
-            version.version,
-            f"{version.weight:g} %",
-            f"[{STYLES.get(version.state, 'default')}]{version.state}[/]",
-            f"{version.replicas_healthy}/{version.replicas_wanted}",
-        )
-        for replica in version.replicas if with_replicas else ():
-            table.add_row("", "", "", f"{replica.allocation} on {replica.node}: {replica.state}")
-    Console(file=sys.stdout, highlight=False).print(table)
+        counts = f"{version.replicas_healthy}/{version.replicas_wanted}"
+        rows.append((version.version, f"{version.weight:g} %", version.state, counts))
+        if with_replicas:
+            replicas = (f"{each.allocation} on {each.node}: {each.state}" for each in version.replicas)
+            rows += [("", "", "", replica) for replica in replicas]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    for row in rows:
+        line = "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])
+        text = Text(line.rstrip())
+        text.highlight_words([row[2]] if row[2] in STYLES else [], STYLES.get(row[2], ""))
+        console.print(text)
     if with_replicas and status.changes:
         output.emit(f"last change: {status.changes[-1]}")

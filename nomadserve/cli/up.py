@@ -9,8 +9,8 @@ from nomadserve.cli import output
 from nomadserve.cli.plan import plan_lines
 from nomadserve.cli.progress import tell
 from nomadserve.cli.service_file import read_service, service_file_options
-from nomadserve.operations.cluster import cluster_from
-from nomadserve.operations.plan import make_plan
+from nomadserve.operations.cluster import Cluster, cluster_from
+from nomadserve.operations.plan import Plan, make_plan
 from nomadserve.operations.up import up
 
 INTERRUPTED = 130
@@ -20,7 +20,14 @@ INTERRUPTED = 130
 @service_file_options
 @click.option("--detach", is_flag=True, help="Return once the job is registered.")
 @click.option("--yes", is_flag=True, help="Don't ask before running replicas are replaced.")
-@click.option("--timeout", "timeout_s", type=float, default=900, show_default=True, help="Seconds to follow it for.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=900,
+    show_default=True,
+    help="Seconds to follow it for.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Report each step as a line of JSON on stdout.")
 def command(
     file: Path,
@@ -50,7 +57,15 @@ def command(
         try:
             tell(up(cluster, plan, is_detached=detach, timeout_s=timeout_s), as_json=as_json)
         except KeyboardInterrupt:
+            if plan.job_lines and not is_registered(cluster, plan):
+                raise
             output.say(f"detached: Nomad goes on with {service.job_id}")
             output.hint(f"`nomadserve status {service.name}` shows how it fares; the same `up` follows it again")
             return INTERRUPTED
     return 0
+
+
+def is_registered(cluster: Cluster, plan: Plan) -> bool:
+    """Whether Nomad has taken the plan's job, or a later one."""
+    current = cluster.nomad.job(plan.job["ID"])
+    return current is not None and int(current["JobModifyIndex"]) > plan.modify_index

@@ -168,7 +168,7 @@ def replica_state(stub: dict[str, Any]) -> str:
     if stub["ClientStatus"] != "running":
         return f"{stub['ClientStatus']}{suffix}"
     health = (stub.get("DeploymentStatus") or {}).get("Healthy")
-    words = {True: "healthy", False: "unhealthy", None: "running, not healthy yet"}
+    words = {True: "healthy", False: "unhealthy", None: "running, being checked"}
     return words[health] + suffix
 
 
@@ -241,7 +241,8 @@ def last_log_lines(cluster: Cluster, stub: dict[str, Any]) -> str:
     for task, state in (stub["TaskStates"] or {}).items():
         text = cluster.nomad.task_log(stub["ID"], task, stream="stderr").strip()
         events = [event["DisplayMessage"] for event in state.get("Events") or [] if event.get("DisplayMessage")]
-        lines = text.splitlines() or events
+        # Every restart of a task that can't start says the same again.
+        lines = list(dict.fromkeys(text.splitlines() or events))
         return "\n".join(f"  | {line}" for line in lines[-LOG_LINES:])
     return ""
 

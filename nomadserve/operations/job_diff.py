@@ -148,4 +148,6 @@ def update_lines(plan: Mapping[str, Any]) -> list[str]:
     }
     updates = ((plan.get("Annotations") or {}).get("DesiredTGUpdates") or {}).values()
     totals = {key: sum(int(update.get(key, 0)) for update in updates) for key in words}
+    if totals["Canary"] and totals["Ignore"]:
+        return [f"all {totals['Ignore']} replicas are replaced: {totals['Canary']} new first, then the others"]
     return [f"replicas that {word}: {totals[key]}" for key, word in words.items() if totals[key]]

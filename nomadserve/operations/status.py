@@ -29,7 +29,7 @@ class VersionStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One service. `address` is its Consul DNS name; `changes`: who moved its traffic, newest last."""
+    """One service. `address`: its DNS name with the gateway's port; `changes`: who moved its traffic, newest last."""
 
     service: str
     address: str
@@ -74,11 +74,12 @@ def service_status(cluster: Cluster, service: str) -> ServiceStatus:
         splitter = None
     weights = entries.weights_of(splitter).by_version if splitter else {}
     jobs = {job["Meta"]["nomadserve_version"]: job for job in jobs_of(cluster, service)}
+    gateways = [instance for instance in cluster.consul.instances(service) if instance.is_passing]
     versions = [*weights, *(version for version in jobs if version not in weights)]
     return ServiceStatus(
         service=service,
-        address=f"{service}.service.consul",
-        gateways_healthy=sum(instance.is_passing for instance in cluster.consul.instances(service)),
+        address=f"{service}.service.consul" + (f":{gateways[0].port}" if gateways else ""),
+        gateways_healthy=len(gateways),
         versions=tuple(
             version_status(cluster, service, version, weights.get(version, 0), jobs.get(version))
             for version in versions

@@ -187,4 +187,4 @@ def test_client_says_what_to_do_when_the_name_does_not_resolve(
     assert client.main(["--requests", "1"]) == 1
     err = capsys.readouterr().err
     assert "error: no address for `digits.service.consul`" in err
-    assert "hint: is the cluster up" in err
+    assert "hint: is it deployed" in err

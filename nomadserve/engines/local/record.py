@@ -81,6 +81,7 @@ class Home:
         self.nomad_config = self.folder / "nomad.json"
         self.nomad_data = self.folder / "nomad"
         self.nomad_keys_config = self.folder / "nomad-keys.json"
+        self.nomad_keys_made = self.folder / "nomad-keys.made"
 
     def locked(self, progress: Progress) -> AbstractContextManager[None]:
         """Held by `up` and `down`, so that one cluster has one of them at a time."""
@@ -93,7 +94,7 @@ class Home:
 
     def has_nomad_keys(self) -> bool:
         """Whether a Nomad server has once made its signing keys in this cluster's data folder."""
-        return any((self.nomad_data / "server" / "keystore").glob("*"))
+        return self.nomad_keys_made.exists()
 
     def read(self) -> Cluster | None:
         """The record, or None where there is none, or none that can be read."""

@@ -117,7 +117,8 @@ def _start_making_keys(cluster: Cluster, nomad: Found) -> None:
 
 def _finish_making_keys(cluster: Cluster) -> None:
     home = cluster.home
-    if (server := processes.find_agent(home, home.nomad_keys_config)) is None and home.has_nomad_keys():
+    server = processes.find_agent(home, home.nomad_keys_config)
+    if server is None and (home.has_nomad_keys() or processes.find_agent(home, home.nomad_config) is not None):
         return
     wait_until(
         lambda: api.has_signing_keys(cluster),
@@ -125,8 +126,9 @@ def _finish_making_keys(cluster: Cluster) -> None:
         timeout_s=START_TIMEOUT_S,
         meanwhile=lambda: processes.check_alive(home, "nomad-keys", home.nomad_keys_config),
     )
-    assert server is not None
+    assert server is not None, "without it, `check_alive` has raised"
     processes.end([server], grace_s=START_TIMEOUT_S)
+    home.nomad_keys_made.touch()
 
 
 def _start_nomad(cluster: Cluster, nomad: Found, progress: Progress) -> None:
