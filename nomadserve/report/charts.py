@@ -9,7 +9,7 @@ from nomadserve.report import scales
 from nomadserve.report.scales import Scale
 
 WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 16, 48  # room for labels
+LEFT, RIGHT, TOP, BOTTOM = 76, 16, 16, 48  # room for labels
 DOTS_MAX = 40  # more points than that are a curve, and its dots a smear
 
 Point = tuple[float, float]

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version as version_of
 from typing import cast
 
+import msgspec
+
 from nomadserve.errors import WrongInput
 from nomadserve.operations.bench.events import BenchDone, StepMeasured, StepMoves, SubjectReady
 from nomadserve.operations.bench.knee import Limits
@@ -39,7 +41,7 @@ def bench(target: str, wishes: Wishes) -> Iterator[Event]:
         for threads in wishes.threads or (None,):
             options = wishes.serve if threads is None else {**wishes.serve, "threads": threads}
             with file_served(target, options) as subject:
-                measured.append((yield from measure(subject, wishes, threads)))
+                measured.append((yield from measure(subject, _alike(wishes, measured), threads)))
     else:
         if wishes.threads or wishes.serve:
             raise WrongInput(
@@ -49,6 +51,13 @@ def bench(target: str, wishes: Wishes) -> Iterator[Event]:
         subject = running(target, version=wishes.version, through_gateway=wishes.through_gateway)
         measured.append((yield from measure(subject, wishes, None)))
     yield BenchDone(report=_report(target, wishes, measured))
+
+
+def _alike(wishes: Wishes, measured: list[Measured]) -> Wishes:
+    """The wishes for the next run: it takes the same steps as the first one, so that the two can be compared."""
+    if not measured:
+        return wishes
+    return msgspec.structs.replace(wishes, start=measured[0].run.steps[0].rate)
 
 
 def _report(target: str, wishes: Wishes, measured: list[Measured]) -> Report:

@@ -13,7 +13,7 @@ class SubjectReady(Event, frozen=True, kw_only=True):
     threads: int | None
 
     def __str__(self) -> str:
-        threads = f" with {self.threads} threads" if self.threads is not None else ""
+        threads = f", threads: {self.threads}" if self.threads is not None else ""
         return f"{self.words}{threads}: one request takes {self.single_ms:.1f} ms"
 
 

@@ -1,8 +1,8 @@
 """Where to measure next, and where the knee is. Pure: steps in, a rate out.
 
 The rate doubles until a step fails, then the gap between the last good and the first bad rate is halved (by ratio)
-until it is small. A step that kept up with the offered rate and only missed the latency limit is tried once more: a
-hiccup of the machine is not a limit of the replica.
+until it is small. A step that kept up with the offered rate and only missed the latency limit is tried once more, and
+so is one that the generator was late for: a hiccup of the machine is not a limit of the replica.
 """
 
 import math
@@ -43,24 +43,29 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         """
         if outcome.error_share > self.error_share:
             return Verdict.errors
-        limit_ms = self.p99_s * 1e3
-        p99_ms, lag_ms = outcome.latency_ms.get("p99", math.inf), outcome.lag_ms.get("p99", 0.0)
+        limit_ms, p99_ms = self.p99_s * 1e3, outcome.latency_ms.get("p99", math.inf)
         if p99_ms <= limit_ms:
             return Verdict.good
-        is_late = lag_ms > max(LAG_MS_MIN, LAG_SHARE_MAX * limit_ms)
-        return Verdict.generator if is_late and p99_ms - lag_ms <= limit_ms else Verdict.slow
+        is_blurred = self.is_late(outcome) and p99_ms - outcome.lag_ms["p99"] <= limit_ms
+        return Verdict.generator if is_blurred else Verdict.slow
+
+    def is_late(self, outcome: Outcome) -> bool:
+        """Whether requests left so late that something kept the generator from its work."""
+        return outcome.lag_ms.get("p99", 0.0) > max(LAG_MS_MIN, LAG_SHARE_MAX * self.p99_s * 1e3)
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One measured rate.
 
     Attributes:
+        is_late: the generator was kept from its work, and what it measured is in doubt.
         batch_rows: mean rows of a batch during the step; None where the replica's metrics can't be read.
         cpu_cores: processor time of the replica over the step; None likewise.
     """
 
     outcome: Outcome
     verdict: Verdict
+    is_late: bool = False
     batch_rows: float | None = None
     cpu_cores: float | None = None
 
@@ -78,10 +83,12 @@ def next_rate(steps: Sequence[Step], *, start: float, precision: float, rate_max
     if not steps:
         return rounded(min(start, rate_max))
     last = steps[-1]
-    if len(steps) >= STEPS_MAX or last.verdict is Verdict.generator:
+    if len(steps) >= STEPS_MAX:
         return None
     if needs_second_try(steps):
         return last.rate
+    if last.verdict is Verdict.generator:
+        return None
     good, bad = bracket(steps)
     if bad is None:
         return None if good >= rate_max else rounded(min(good * GROWTH, rate_max))
@@ -92,10 +99,11 @@ def next_rate(steps: Sequence[Step], *, start: float, precision: float, rate_max
 
 
 def needs_second_try(steps: Sequence[Step]) -> bool:
-    """Whether the last step kept up with its rate, was too slow all the same, and was tried only once."""
+    """Whether the last step may have failed by a hiccup, and was tried only once."""
     last = steps[-1]
     kept_up = last.outcome.throughput >= KEPT_UP * last.rate
-    return last.verdict is Verdict.slow and kept_up and sum(step.rate == last.rate for step in steps) == 1
+    is_doubtful = last.is_late or (last.verdict is Verdict.slow and kept_up)
+    return last.verdict is not Verdict.good and is_doubtful and sum(step.rate == last.rate for step in steps) == 1
 
 
 def bracket(steps: Sequence[Step]) -> tuple[float, float | None]:

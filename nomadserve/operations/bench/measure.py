@@ -98,7 +98,13 @@ def _step(
         batches = after.batches - before.batches
         batch_rows = round((after.rows - before.rows) / batches, 2) if batches else None
         cpu_cores = round((after.cpu_seconds - before.cpu_seconds) / elapsed_s, 2)
-    return Step(outcome=outcome, verdict=wishes.limits.judge(outcome), batch_rows=batch_rows, cpu_cores=cpu_cores)
+    return Step(
+        outcome=outcome,
+        verdict=wishes.limits.judge(outcome),
+        is_late=wishes.limits.is_late(outcome),
+        batch_rows=batch_rows,
+        cpu_cores=cpu_cores,
+    )
 
 
 def _moves(progress: Progress, load: Load) -> StepMoves:

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from nomadserve.operations.bench.knee import Limits, Step, Verdict, knee_of
+from nomadserve.operations.bench.knee import KEPT_UP, Limits, Step, Verdict, bracket, knee_of
 
 # What is left at the knee answers the growth of load while a new replica starts, and what one machine is slower.
 TARGET_SHARE = 0.75
+
+# Throughputs of overloaded steps differ by less than this on a quiet machine.
+CONTRADICTION = 1.2
 
 # The runtime hands the engine one batch while another runs (`HANDED_MAX` there): both are ahead of the queue.
 BATCHES_AHEAD = 2
@@ -66,17 +69,46 @@ def doubts_about(steps: Sequence[Step], *, rate_max: float) -> list[str]:
     """What a reader must know before believing the knee."""
     doubts = []
     knee = knee_of(steps)
-    if any(step.verdict is Verdict.generator for step in steps):
+    if steps[-1].verdict is Verdict.generator:
         doubts.append(
             "the load generator itself was late: the replica takes at least the knee, and perhaps more. "
             "Run the bench from a machine with a free core"
         )
     if knee is not None and knee.rate >= rate_max:
         doubts.append(f"every rate passed up to the highest that was allowed, {rate_max:g}/s: the knee lies above")
+    elif (first_bad := _first_bad(steps)) is not None and first_bad.is_late:
+        doubts.append(
+            f"at {first_bad.rate:g}/s, where the search ended, the load generator was late too "
+            f"({first_bad.outcome.lag_ms['p99']:.0f} ms): something else used the machine, and the replica may take "
+            "more"
+        )
+    if contradiction := _contradiction(steps):
+        worse, better = contradiction
+        doubts.append(
+            f"fewer requests were answered of {worse.rate:g}/s than of {better.rate:g}/s: something else used the "
+            "machine meanwhile. Run it again when it is quiet"
+        )
     late = [step for step in steps if step.verdict is Verdict.good and step.outcome.cpu_share > 0.8]
     if late:
         doubts.append(f"the load generator used {late[-1].outcome.cpu_share:.0%} of its core")
     return doubts
+
+
+def _first_bad(steps: Sequence[Step]) -> Step | None:
+    """The last try of the lowest rate that failed."""
+    _, rate = bracket(steps)
+    return next((step for step in reversed(steps) if step.rate == rate), None)
+
+
+def _contradiction(steps: Sequence[Step]) -> tuple[Step, Step] | None:
+    """A step that fell behind, and one at a higher rate that was answered much better all the same."""
+    for worse in steps:
+        answered = worse.outcome.throughput
+        if answered < KEPT_UP * worse.rate:
+            for better in steps:
+                if better.rate > worse.rate and better.outcome.throughput > CONTRADICTION * answered:
+                    return worse, better
+    return None
 
 
 def _fullest_batch(steps: Sequence[Step], batch_rows_max: int) -> float:

@@ -22,6 +22,7 @@ def charts(result: Result) -> list[Chart]:
         return [*points, (result.seconds, points[-1][1])] if points else points
 
     capacity = result.assumptions.capacity
+    length_s = result.moments[1].at_s - result.moments[0].at_s if len(result.moments) > 1 else result.seconds
     return [
         Chart(
             "Traffic",
@@ -49,6 +50,7 @@ def charts(result: Result) -> list[Chart]:
             "requests/s",
             [Line("refused (503)", over_time(lambda m: m.refused), "b", "step")],
             x="clock",
+            note=f"Means over {length_s:g} s.",
         ),
         Chart(
             "Wait in the queue",

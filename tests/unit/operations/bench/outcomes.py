@@ -40,8 +40,12 @@ def step(
     batch_rows: float | None = None,
     throughput: float | None = None,
     cpu_share: float = 0.1,
+    is_late: bool = False,
 ) -> Step:
     """A judged step."""
     return Step(
-        outcome=outcome(rate, throughput=throughput, cpu_share=cpu_share), verdict=verdict, batch_rows=batch_rows
+        outcome=outcome(rate, throughput=throughput, cpu_share=cpu_share),
+        verdict=verdict,
+        is_late=is_late or verdict is Verdict.generator,
+        batch_rows=batch_rows,
     )

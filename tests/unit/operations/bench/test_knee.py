@@ -92,8 +92,22 @@ def test_a_step_that_fell_behind_is_not_tried_again(verdict: Verdict) -> None:
     assert next_rate(steps, start=100, precision=0.05, rate_max=1e5) == pytest.approx(141)
 
 
-def test_a_late_generator_ends_the_search() -> None:
+@pytest.mark.parametrize("verdict", [Verdict.slow, Verdict.errors])
+def test_what_failed_while_the_generator_was_late_is_tried_once_more(verdict: Verdict) -> None:
+    steps = [step(100), step(200, verdict, throughput=150, is_late=True)]
+    assert next_rate(steps, start=100, precision=0.05, rate_max=1e5) == 200
+    again = [*steps, step(200, verdict, throughput=150, is_late=True)]
+    assert next_rate(again, start=100, precision=0.05, rate_max=1e5) == pytest.approx(141)
+
+
+def test_a_good_step_is_good_however_late_the_generator_was() -> None:
+    assert next_rate([step(100, is_late=True)], start=100, precision=0.05, rate_max=1e5) == 200
+
+
+def test_a_generator_that_is_late_twice_ends_the_search() -> None:
     steps = [step(100), step(200, Verdict.generator)]
+    assert next_rate(steps, start=100, precision=0.05, rate_max=1e5) == 200
+    steps.append(step(200, Verdict.generator))
     assert next_rate(steps, start=100, precision=0.05, rate_max=1e5) is None
     knee = knee_of(steps)
     assert knee is steps[0]

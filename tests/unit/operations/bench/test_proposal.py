@@ -58,12 +58,29 @@ def test_a_late_generator_is_a_doubt() -> None:
     assert "at least the knee" in doubts_about([step(100), step(200, Verdict.generator)], rate_max=1e5)[0]
 
 
+def test_a_search_that_ended_while_the_generator_was_late_is_a_doubt() -> None:
+    steps = [step(100), step(200, Verdict.errors, is_late=True), step(200, Verdict.errors, is_late=True)]
+    assert "at 200/s, where the search ended" in doubts_about(steps, rate_max=1e5)[0]
+    steps.append(step(150, Verdict.errors))
+    assert doubts_about(steps, rate_max=1e5) == []
+
+
 def test_a_knee_at_the_highest_rate_is_a_doubt() -> None:
     assert "lies above" in doubts_about([step(100)], rate_max=100)[0]
 
 
 def test_a_generator_that_fills_its_core_is_a_doubt() -> None:
     assert "95% of its core" in doubts_about([step(100, cpu_share=0.95)], rate_max=1e5)[0]
+
+
+def test_a_higher_rate_that_was_answered_better_is_a_doubt() -> None:
+    steps = [step(100), step(400, Verdict.errors, throughput=300), step(200, Verdict.errors, throughput=150)]
+    assert "fewer requests were answered of 200/s than of 400/s" in doubts_about(steps, rate_max=1e5)[0]
+
+
+def test_a_replica_that_answers_less_the_more_it_is_asked_is_no_contradiction() -> None:
+    steps = [step(100), step(400, Verdict.errors, throughput=120), step(200, Verdict.errors, throughput=150)]
+    assert doubts_about(steps, rate_max=1e5) == []
 
 
 def test_a_clean_measurement_leaves_no_doubt() -> None:
