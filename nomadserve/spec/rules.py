@@ -206,6 +206,10 @@ def queue(service: Service) -> Violations:
     if timeout is not None and timeout > service.request_timeout:
         message = f"a request may wait {timeout.text} in the queue, but is cut after {service.request_timeout.text}"
         yield Violation((path, ("request_timeout",)), message, "keep `timeout` below `request_timeout`")
+    target = service.batching.latency_target
+    if target is not None and not target:
+        message = "a `latency_target` of 0 can't be met by any batch"
+        yield Violation((("batching", "latency_target"),), message, "leave it away for no target")
     if timeout is not None and 0 < timeout <= service.batching.max_delay:
         message = f"requests expire after {timeout.text}, before a batch of {service.batching.max_delay.text} is sent"
         yield Violation((("batching", "max_delay"), path), message, "keep `max_delay` below the queue's `timeout`")

@@ -100,11 +100,15 @@ class Resources(Block, frozen=True, kw_only=True):
 
 
 class Batching(Block, frozen=True, kw_only=True):
-    """How requests are put together; `max_delay` is how long a batch may wait while the engine is idle."""
+    """How requests are put together; `max_delay` is how long a batch may wait while the engine is idle.
 
-    planned = frozenset({"latency_target", "sizes"})
+    With a `latency_target`, that wait adapts: as long as requests are answered within the target.
+    """
+
+    planned = frozenset({"sizes"})
 
     max_delay: Seconds = Seconds(0)
+    latency_target: Seconds | None = None
 
 
 class Queue(Block, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@
     give up: the last ticket out frees the slot
 
 Only the event loop touches slots, tickets and counters; only the engine thread calls the engine. There are no locks.
+Where calibration shows that a batch is done sooner than a thread would hear of it, the event loop calls the engine.
 """
 
 import asyncio
@@ -14,29 +15,35 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
-from threading import Thread
 
 import numpy as np
 
 from nomadserve_runtime import policy
+from nomadserve_runtime.calibration import UNCALIBRATED, Calibration
 from nomadserve_runtime.engine import Engine
-from nomadserve_runtime.errors import Draining, EngineFailed, Expired, Fault, QueueFull
+from nomadserve_runtime.errors import Draining, EngineFailed, Expired, Fault, Hopeless, QueueFull, Refused
 from nomadserve_runtime.metrics import ModelMetrics
+from nomadserve_runtime.runner import InlineRunner, Runner, ThreadRunner
 from nomadserve_runtime.slots import Slot, SlotQueue, Ticket
 
 log = logging.getLogger("nomadserve.batcher")
 
 
 class Batcher:
-    """One model's queue and its engine thread. Build it, and call it, on the event loop.
+    """One model's queue and its engine. Build it, and call it, on the event loop.
+
+    latency_target_s: how long a request may take from admission to answer; the wait for more rows adapts to it.
+        Infinite for none: then `delay_s_max` is that wait.
 
     Attributes:
-        engine: what it feeds. `close` ends the thread and closes it.
+        engine: what it feeds. `close` closes it.
+        calibration: what was measured of it at start.
         rows_max: rows of the largest request that can ever be admitted.
         in_flight: requests admitted and not yet given up.
+        reading: requests let in whose bodies are being read; the caller counts them.
         running_rows: rows with the engine.
         rows_per_second: as measured over the last batches; 0.0 until the first came back.
+        slowness: how much longer batches take, one after the other, than they took alone when calibrated.
     """
 
     def __init__(
@@ -46,33 +53,41 @@ class Batcher:
         queue_max: int,
         delay_s_max: float,
         metrics: ModelMetrics,
+        latency_target_s: float = math.inf,
+        calibration: Calibration = UNCALIBRATED,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.engine = engine
+        self.calibration = calibration
         self.rows_max = min(engine.batch_max, queue_max)
         self.in_flight = 0
+        self.reading = 0
         self.running_rows = 0
         self.rows_per_second = 0.0
+        self.slowness = 1.0
         self._clock = clock
+        self._latency_target_s = latency_target_s
         self._delay_s_max = delay_s_max
         self._metrics = metrics
         self._queue = _slot_queue(engine, rows_max=queue_max)
+        # Rows that have a place at all: in the queue, and with the engine. No more bodies are read than can get one.
+        self._places = queue_max + policy.HANDED_MAX * engine.batch_max
         self._loop = asyncio.get_running_loop()
         self._is_draining = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._handed = 0
+        self._turns = 0
         self._launch_planned = False
         self._launch_timer: asyncio.TimerHandle | None = None
         self._expiry_timer: asyncio.TimerHandle | None = None
         self._next_expiry_at = math.inf
         self._busy_since = clock()
+        self._was_empty = True
         self._measured_rows = 0.0
         self._measured_seconds = 0.0
-        self._inbox: SimpleQueue[tuple[Slot, int] | None] = SimpleQueue()
-        # A daemon, so that a forced exit does not wait for a batch.
-        self._thread = Thread(target=self._work, name="engine", daemon=True)
-        self._thread.start()
+        self._is_inline = calibration.is_inline
+        self._runner: Runner = (InlineRunner if self._is_inline else ThreadRunner)(engine, self._hand_back)
         metrics.watch(
             in_flight=lambda: self.in_flight,
             queued_rows=lambda: self.queued_rows,
@@ -86,8 +101,25 @@ class Batcher:
         """Rows admitted, not yet handed to the engine."""
         return self._queue.rows
 
+    @property
+    def delay_s(self) -> float:
+        """How long a batch waits for more rows while the engine is idle; it changes where there is a latency target."""
+        return self._delay_s_max
+
+    def refusal(self) -> Refused | None:
+        """Why nothing new may come in now, before its body is read; None where it may.
+
+        The places of those whose bodies are being read count as taken: else any number of bodies would pile up.
+        """
+        queue = self._queue
+        if self._is_draining:
+            return Draining()
+        if queue.rows >= queue.rows_max or self.reading + queue.rows + self.running_rows >= self._places:
+            return QueueFull(retry_after_s=self._retry_after_s())
+        return None
+
     def check_open(self, rows: int = 1) -> None:
-        """Raise what `admit` would raise for that many rows; cheap, for use before a body is read.
+        """Raise what `admit` would raise for that many rows.
 
         Raises:
             QueueFull: the rows don't fit under the limit.
@@ -98,25 +130,48 @@ class Batcher:
         if rows > self._queue.free_rows:
             raise QueueFull(retry_after_s=self._retry_after_s())
 
-    def admit(self, inputs: Sequence[np.ndarray], *, rows: int, deadline_at: float = math.inf) -> Ticket:
+    def check_deadline(self, deadline_at: float) -> None:
+        """Raise `Hopeless` where what waits already takes longer than until `deadline_at`, by this batcher's clock."""
+        if self.predicted_wait_s() > deadline_at - self._clock():
+            raise Hopeless(retry_after_s=self._retry_after_s())
+
+    def predicted_wait_s(self) -> float:
+        """How long at least a request that comes now waits for the launch of its batch, in seconds."""
+        return policy.predicted_wait_s(
+            queued_rows=self.queued_rows,
+            handed=self._handed,
+            capacity=self.engine.batch_max,
+            batch_s=self.calibration.batch_s(self.engine.batch_max) * self.slowness,
+            running_s=self._clock() - self._busy_since,
+        )
+
+    def admit(
+        self, inputs: Sequence[np.ndarray], *, rows: int, deadline_at: float = math.inf, priority: int = 0
+    ) -> Ticket:
         """Queue one request: its rows are copied in, and `done` of its ticket tells when the answer is there.
 
         inputs: one array per input of the engine, in its order; shape (rows, *row_shape), of the right type.
-        rows: from 1 to `rows_max`.  deadline_at: by this batcher's clock.
+        rows: from 1 to `rows_max`.  deadline_at: by this batcher's clock.  priority: 1 goes first; 0 for none given.
         The ticket must be given up exactly once, whatever happens.
 
         Raises:
             QueueFull, Draining: as `check_open`.
+            Hopeless: as `check_deadline`.
         """
         assert 0 < rows <= self.rows_max
         self.check_open(rows)
+        if deadline_at < math.inf:
+            self.check_deadline(deadline_at)
         # No await from here on: a reserved row is always a written row.
-        ticket = Ticket(rows, self._clock(), deadline_at, self._loop.create_future())
+        now = self._clock()
+        due_at = policy.due_at(admitted_at=now, priority=priority) if priority else now
+        ticket = Ticket(rows, now, deadline_at, self._loop.create_future(), priority, due_at)
         self._queue.reserve(ticket)
         ticket.write(inputs)
         self.in_flight += 1
         self._idle.clear()
-        self._watch_deadline(deadline_at)
+        if deadline_at < self._next_expiry_at:
+            self._watch_deadline(deadline_at)
         self._plan_launch()
         return ticket
 
@@ -124,6 +179,8 @@ class Batcher:
         """The request no longer needs its rows: it read its answer, failed, or went away."""
         assert not ticket.is_given_up
         ticket.is_given_up = True
+        if ticket.is_abandoned:
+            self._metrics.abandoned_rows.value += ticket.rows
         self.in_flight -= 1
         if self.in_flight == 0:
             self._idle.set()
@@ -135,12 +192,13 @@ class Batcher:
 
     def fail(self, ticket: Ticket, fault: Fault) -> None:
         """Answer a request before the engine does, because nobody will read what the engine says."""
-        _resolve(ticket, fault)
+        ticket.fail(fault)
 
     def start_draining(self) -> None:
         """Refuse everything from now on, and finish what was admitted without waiting for more."""
         self._is_draining = True
         self._delay_s_max = 0.0
+        self._latency_target_s = math.inf
         self._plan_launch()
 
     async def wait_idle(self) -> None:
@@ -148,12 +206,11 @@ class Batcher:
         await self._idle.wait()
 
     def close(self) -> None:
-        """End the engine thread after the batches it has, and close the engine."""
+        """Close the engine after the batches that it has."""
         for timer in (self._launch_timer, self._expiry_timer):
             if timer is not None:
                 timer.cancel()
-        self._inbox.put(None)
-        self._thread.join()
+        self._runner.close()
         self.engine.close()
 
     # -- launch ---------------------------------------------------------------------------------------------------
@@ -172,73 +229,109 @@ class Batcher:
         if self._clock() >= self._next_expiry_at:
             self._expire()
         while self._queue.open:
-            wait_s = self._seconds_until_launch()
+            slot = self._queue.next()
+            wait_s = self._seconds_until_launch(slot)
             if wait_s == math.inf:
                 return
             if wait_s > 0:
                 self._launch_timer = self._loop.call_later(wait_s, self._launch)
                 return
+            if self._is_inline:
+                self._launch_inline(slot)
+                return
             self._hand_over()
 
-    def _seconds_until_launch(self) -> float:
-        oldest = self._queue.open[0]
+    def _launch_inline(self, slot: Slot) -> None:
+        """Compute one batch in this turn of the loop, or leave it to a later one that will have more rows."""
+        if policy.is_worth_a_turn(rows=slot.rows, capacity=slot.capacity, reading=self.reading, turns=self._turns):
+            self._turns += 1
+            self._plan_launch()
+            return
+        self._turns = 0
+        self._hand_over()
+        if self._queue.open:
+            self._plan_launch()
+
+    def _seconds_until_launch(self, slot: Slot) -> float:
         return policy.seconds_until_launch(
-            rows=oldest.rows,
-            capacity=oldest.capacity,
+            rows=slot.rows,
+            capacity=slot.capacity,
             is_last=len(self._queue.open) == 1,
             handed=self._handed,
             out=self._queue.out,
-            oldest_at=oldest.oldest_at,
+            oldest_at=slot.oldest_at,
             now=self._clock(),
             delay_s_max=self._delay_s_max,
         )
 
     def _hand_over(self) -> None:
         slot = self._queue.take()
-        if self._handed == 0:
+        if self._handed == 0 and self._was_empty:
             self._busy_since = self._clock()
         self._handed += 1
         self.running_rows += slot.rows
-        self._inbox.put((slot, slot.rows))
-
-    # -- the engine thread ----------------------------------------------------------------------------------------
-
-    def _work(self) -> None:
-        while (batch := self._inbox.get()) is not None:
-            slot, rows = batch
-            started_at = self._clock()
-            failure: Exception | None = None
-            try:
-                self.engine.run(slot, rows)
-            except Exception as error:  # whatever an engine raises fails this batch, and no other
-                failure = error
-            self._loop.call_soon_threadsafe(self._hand_back, slot, rows, started_at, self._clock(), failure)
+        self._runner.start(slot, slot.rows)
 
     # -- hand-back ------------------------------------------------------------------------------------------------
 
-    def _hand_back(self, slot: Slot, rows: int, started_at: float, ended_at: float, failure: Exception | None) -> None:
+    def _hand_back(self, slot: Slot, rows: int, failure: Exception | None) -> None:
         self._handed -= 1
         self.running_rows -= rows
-        self._measure(rows if failure is None else 0)
-        # Before the replies: the engine runs on while they are encoded.
-        self._launch()
-        self._metrics.batch_rows.observe(rows)
-        self._metrics.engine_seconds.observe(ended_at - started_at)
+        self._was_empty = not self._queue.open
+        self._measure(rows, failure is None)
+        if not self._is_inline:
+            # Before the replies: the engine runs on while they are encoded.
+            self._launch()
+        metrics = self._metrics
+        metrics.batch_rows.observe(rows)
+        metrics.engine_seconds.observe(slot.ended_at - slot.started_at)
         if failure is not None:
             log.error("the engine failed on a batch of %d rows", rows, exc_info=failure)
+            text = f"the engine failed: {_summary(failure)}"
         for ticket in slot.tickets:
-            self._metrics.queue_seconds.observe(started_at - ticket.admitted_at)
-            _resolve(ticket, EngineFailed(f"the engine failed: {_summary(failure)}") if failure else None)
+            metrics.queue_seconds.observe(slot.started_at - ticket.admitted_at)
+            if failure is None:
+                ticket.resolve()
+            else:
+                ticket.fail(EngineFailed(text))
+        if failure is None:
+            self._note_padding_and_nan(slot, rows)
+        if self._latency_target_s < math.inf and slot.tickets:
+            self._adapt_delay(slot, rows)
         self._queue.finish(slot)
 
-    def _measure(self, rows: int) -> None:
+    def _note_padding_and_nan(self, slot: Slot, rows: int) -> None:
+        self._metrics.padded_rows.value += self.engine.run_rows(rows) - rows
+        for array in slot.outputs:
+            if array.dtype.kind != "f":
+                continue
+            finite = np.isfinite(array[:rows])
+            if not finite.all():
+                bad = rows - int(finite.reshape(rows, -1).all(axis=1).sum())
+                self._metrics.nan_rows.value += bad
+                log.debug("the model answered %d of %d rows with numbers that are not finite", bad, rows)
+
+    def _adapt_delay(self, slot: Slot, rows: int) -> None:
+        self._delay_s_max = policy.adapted_delay(
+            self._delay_s_max,
+            latency_s=self._clock() - slot.oldest_at,
+            rows=rows,
+            target_s=self._latency_target_s,
+            batch_s=self.calibration.batch_s(slot.capacity),
+        )
+
+    def _measure(self, rows: int, is_answered: bool) -> None:
         """Take the rows answered since the engine got busy, or since the last batch came back, into the rate."""
         now = self._clock()
-        self._measured_rows = self._measured_rows * policy.RATE_MEMORY + rows
-        self._measured_seconds = self._measured_seconds * policy.RATE_MEMORY + now - self._busy_since
+        took_s = now - self._busy_since
         self._busy_since = now
+        self._measured_rows = self._measured_rows * policy.RATE_MEMORY + (rows if is_answered else 0)
+        self._measured_seconds = self._measured_seconds * policy.RATE_MEMORY + took_s
         if self._measured_seconds > 0:
             self.rows_per_second = self._measured_rows / self._measured_seconds
+        calibrated_s = self.calibration.batch_s(rows)
+        if calibrated_s > 0:
+            self.slowness += (took_s / calibrated_s - self.slowness) * (1 - policy.RATE_MEMORY)
 
     def _retry_after_s(self) -> float:
         rows = self.queued_rows + self.running_rows
@@ -262,7 +355,8 @@ class Batcher:
         for ticket in queued:
             if ticket.deadline_at <= now:
                 self._queue.leave(ticket)
-                _resolve(ticket, Expired())
+                self._metrics.expired_rows.value += ticket.rows
+                ticket.fail(Expired())
         self._next_expiry_at = math.inf
         self._watch_deadline(
             min((ticket.deadline_at for ticket in queued if ticket.deadline_at > now), default=math.inf)
@@ -281,15 +375,6 @@ def _slot_queue(engine: Engine, *, rows_max: int) -> SlotQueue:
         for _ in range(count)
     ]
     return SlotQueue(slots, rows_max=rows_max)
-
-
-def _resolve(ticket: Ticket, fault: Fault | None) -> None:
-    if ticket.done.done():
-        return
-    if fault is None:
-        ticket.done.set_result(None)
-    else:
-        ticket.done.set_exception(fault)
 
 
 def _summary(failure: Exception) -> str:

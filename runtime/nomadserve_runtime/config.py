@@ -12,6 +12,7 @@ from nomadserve_runtime.errors import WrongSetting
 MODELS = "NOMADSERVE_MODELS"
 ENGINES = ("onnxruntime", "fake", "tensorrt")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|s|m|h)")
@@ -45,8 +46,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         queue_max: rows per model that may be admitted and not yet handed to the engine.
         queue_timeout_s: deadline of a request that names none; infinite where not set.
         batch_delay_s_max: how long a batch may wait for more rows while the engine is idle.
+        batch_latency_target_s: how long a request may take, admission to answer; the wait for more rows adapts to it.
+            Infinite where not set.
         drain_delay_s: after SIGTERM, how long requests are still taken while not ready.
         drain_timeout_s: after SIGTERM, when the process ends whatever is left.
+        log_format: `text` or `json`.
+        log_file: where the log goes; empty for stderr.
+        access_log: whether every answered request gets a line.
+        repository: whether clients may load and unload models.
         alloc_id: the Nomad allocation, for the log; empty outside Nomad.
     """
 
@@ -58,9 +65,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     queue_max: int
     queue_timeout_s: float
     batch_delay_s_max: float
+    batch_latency_target_s: float
     drain_delay_s: float
     drain_timeout_s: float
     log_level: str
+    log_format: str
+    log_file: str
+    access_log: bool
+    repository: bool
     alloc_id: str
 
 
@@ -81,9 +93,14 @@ def load_config(environ: Mapping[str, str]) -> Config:
         queue_max=read("NOMADSERVE_QUEUE_MAX", lambda text: _integer(text, least=1, most=1_000_000), absent=256),
         queue_timeout_s=read("NOMADSERVE_QUEUE_TIMEOUT", _timeout, absent=math.inf),
         batch_delay_s_max=read("NOMADSERVE_BATCH_MAX_DELAY", parse_duration, absent=0.0),
+        batch_latency_target_s=read("NOMADSERVE_BATCH_LATENCY_TARGET", _latency_target, absent=math.inf),
         drain_delay_s=read("NOMADSERVE_DRAIN_DELAY", parse_duration, absent=0.0),
         drain_timeout_s=read("NOMADSERVE_DRAIN_TIMEOUT", parse_duration, absent=25.0),
         log_level=read("NOMADSERVE_LOG_LEVEL", _log_level, absent="info"),
+        log_format=read("NOMADSERVE_LOG_FORMAT", _log_format, absent="text"),
+        log_file=read("NOMADSERVE_LOG_FILE", str, absent=""),
+        access_log=read("NOMADSERVE_ACCESS_LOG", _switch, absent=False),
+        repository=read("NOMADSERVE_REPOSITORY", _switch, absent=False),
         alloc_id=environ.get("NOMAD_ALLOC_ID", ""),
     )
     read.require_no_problems()
@@ -183,10 +200,29 @@ def _timeout(text: str) -> float:
     return seconds
 
 
+def _latency_target(text: str) -> float:
+    seconds = parse_duration(text)
+    if seconds == 0:
+        raise ValueError("is 0: no batch is done in no time; leave it away for no target")
+    return seconds
+
+
 def _log_level(text: str) -> str:
     if text.lower() not in LOG_LEVELS:
         raise ValueError(f"is `{text}`, not {_or(LOG_LEVELS)}")
     return text.lower()
+
+
+def _log_format(text: str) -> str:
+    if text.lower() not in LOG_FORMATS:
+        raise ValueError(f"is `{text}`, not {_or(LOG_FORMATS)}")
+    return text.lower()
+
+
+def _switch(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError(f"is `{text}`, not `0` or `1`")
+    return text == "1"
 
 
 def _or(words: tuple[str, ...]) -> str:

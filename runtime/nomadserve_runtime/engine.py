@@ -15,7 +15,7 @@ MODULES = {"onnxruntime": "ort", "fake": "fake"}
 
 
 class Engine(Protocol):
-    """A loaded model. Called from one thread only, except `host_array` at start-up.
+    """A loaded model. Called from one thread at a time, and from one only once it serves.
 
     Attributes:
         platform: what the Open Inference Protocol calls this kind of model.
@@ -38,6 +38,14 @@ class Engine(Protocol):
 
         May change input rows from `rows` on, to pad. Whatever it raises fails this batch only.
         """
+        ...
+
+    def run_rows(self, rows: int) -> int:
+        """How many rows a batch of `rows` is padded to."""
+        ...
+
+    def known_seconds(self, rows: int) -> float | None:
+        """How long a batch takes, where that is known without trying; None where calibration has to time it."""
         ...
 
     def close(self) -> None:

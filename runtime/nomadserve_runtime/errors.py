@@ -5,13 +5,16 @@
 
     Fault                                    one request fails; the process lives on
     ├── BadRequest      400 invalid          outcome "invalid"
+    ├── Forbidden       403 forbidden        outcome "invalid"
     ├── NotFound        404 not_found        outcome "invalid"
+    ├── TooSlow         408 too_slow         outcome "invalid"
     ├── TooLarge        413 too_large        outcome "invalid"
     ├── Unsupported     415 unsupported      outcome "invalid"
     ├── EngineFailed    500 failed           outcome "failed"
     ├── Refused         503                  outcome "refused"; carries when to come back
     │   ├── QueueFull   503 queue_full
-    │   └── Draining    503 draining
+    │   ├── Draining    503 draining
+    │   └── Hopeless    503 deadline
     ├── Expired         504 deadline         outcome "expired"
     └── HungUp          499 hung_up          outcome "abandoned": the client went away, nobody reads this reply
 
@@ -50,11 +53,13 @@ class Fault(Exception):
         status: of HTTP.
         reason: one word for programs, in the reply.
         outcome: one word for the metrics.
+        headers: that the reply carries beside the usual ones.
     """
 
     status: ClassVar[int] = 500
     reason: ClassVar[str] = "failed"
     outcome: ClassVar[str] = "failed"
+    headers: tuple[tuple[str, str], ...] = ()
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -69,11 +74,27 @@ class BadRequest(Fault):
     outcome = "invalid"
 
 
+class Forbidden(Fault):
+    """This replica was not started to allow that."""
+
+    status = 403
+    reason = "forbidden"
+    outcome = "invalid"
+
+
 class NotFound(Fault):
     """No such model."""
 
     status = 404
     reason = "not_found"
+    outcome = "invalid"
+
+
+class TooSlow(Fault):
+    """The body did not arrive in time."""
+
+    status = 408
+    reason = "too_slow"
     outcome = "invalid"
 
 
@@ -91,6 +112,10 @@ class Unsupported(Fault):
     status = 415
     reason = "unsupported"
     outcome = "invalid"
+
+    def __init__(self, message: str, *, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(message)
+        self.headers = headers
 
 
 class EngineFailed(Fault):
@@ -128,6 +153,15 @@ class Draining(Refused):
 
     def __init__(self) -> None:
         super().__init__("this replica is shutting down", retry_after_s=1.0)
+
+
+class Hopeless(Refused):
+    """What waits already takes longer than this request may wait; to say so at once saves its client the time."""
+
+    reason = "deadline"
+
+    def __init__(self, *, retry_after_s: float) -> None:
+        super().__init__("the deadline can't be met: too much is waiting", retry_after_s=retry_after_s)
 
 
 class Expired(Fault):

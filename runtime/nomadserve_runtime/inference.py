@@ -1,4 +1,4 @@
-"""One inference request from the first byte to the last, without a framework: ASGI messages in, ASGI messages out.
+"""One inference request from the first byte to the last, without a framework.
 
 head → refuse at once where the queue is full → body → rows in a slot → wait → reply → give the rows up
 """
@@ -9,36 +9,27 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
 
 from nomadserve_runtime.batcher import Batcher
-from nomadserve_runtime.errors import BadRequest, Fault, HungUp, NotFound, Refused, TooLarge, Unsupported
+from nomadserve_runtime.errors import BadRequest, Fault, HungUp, NotFound, Refused, Unsupported
+from nomadserve_runtime.head import BINARY_TYPE, Head, read_head, too_large
 from nomadserve_runtime.lifecycle import Lifecycle, Stage
+from nomadserve_runtime.logs import access_log, fields
 from nomadserve_runtime.metrics import ModelMetrics
+from nomadserve_runtime.refusal import Doorman
+from nomadserve_runtime.rsgi import Exchange, ReplyHeaders, Scope
 from nomadserve_runtime.slots import Ticket
-from nomadserve_runtime.wire import ModelWire, Query, model_named_in
+from nomadserve_runtime.wire import ENVELOPE_NBYTES_MAX, Encoded, ModelWire, Query, model_named_in
+from nomadserve_runtime.wire.binary import HEADER, json_nbytes_of
+from nomadserve_runtime.wire.compression import COMPRESS_NBYTES_MIN, accepted_coding, compress, decompress
 
 log = logging.getLogger("nomadserve.inference")
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
-
-# Forms are what `curl -d` says when nobody tells it better; what it sends is the JSON that it was given.
-JSON_TYPES = (b"application/json", b"application/x-www-form-urlencoded")
-
-# A body that nobody will read is read off the socket all the same, up to here, after the reply: most clients send all
-# before they listen, and would see a broken pipe in the place of the reply.
-DISCARD_NBYTES_MAX = 64 * 1024 * 1024
-
-# Most requests are answered before it pays to look whether their client is still there.
-HANG_UP_WATCH_AFTER_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,11 +45,11 @@ class Model:
 class Form(Protocol):
     """How bodies and replies are written: one of the two of `wire`."""
 
-    def decode(self, model: Model, body: bytes) -> Query:
+    def decode(self, model: Model, head: Head, body: bytes) -> Query:
         """The body as rows; raises a `Fault` where it can't be."""
         ...
 
-    def encode(self, model: Model, query: Query, ticket: Ticket, request_id: str) -> bytes:
+    def encode(self, model: Model, query: Query, ticket: Ticket, request_id: str) -> bytes | Encoded:
         """The reply of an answered ticket."""
         ...
 
@@ -66,8 +57,10 @@ class Form(Protocol):
 class PlainForm:
     """`POST /v1/inference`."""
 
-    def decode(self, model: Model, body: bytes) -> Query:
+    def decode(self, model: Model, head: Head, body: bytes) -> Query:
         """Read a plain body."""
+        if head.json_nbytes is not None and head.json_nbytes != str(len(body)):
+            raise Unsupported(f"binary tensors go to `/v2/models/{model.name}/infer`")
         return model.wire.decode_plain(body)
 
     def encode(self, model: Model, query: Query, ticket: Ticket, request_id: str) -> bytes:
@@ -78,109 +71,241 @@ class PlainForm:
 class InferForm:
     """`POST /v2/models/{model}/infer`."""
 
-    def decode(self, model: Model, body: bytes) -> Query:
-        """Read a protocol body."""
-        return model.wire.decode_infer(body)
+    def decode(self, model: Model, head: Head, body: bytes) -> Query:
+        """Read a protocol body, whose tensors may be in binary."""
+        if head.json_nbytes is None:
+            return model.wire.decode_infer(body)
+        return model.wire.decode_binary(body, json_nbytes=json_nbytes_of(head.json_nbytes, body_nbytes=len(body)))
 
-    def encode(self, model: Model, query: Query, ticket: Ticket, request_id: str) -> bytes:
-        """Write a protocol reply."""
+    def encode(self, model: Model, query: Query, ticket: Ticket, request_id: str) -> bytes | Encoded:
+        """Write a protocol reply, in binary as far as that was wished for."""
+        if query.binary:
+            return model.wire.encode_binary(ticket.outputs(), id=request_id, wanted=query.outputs, binary=query.binary)
         return model.wire.encode_infer(ticket.outputs(), id=request_id, wanted=query.outputs)
 
+
+# Of a request that was refused before its head was read.
+NO_HEAD = Head(math.inf, math.inf)
 
 PLAIN = PlainForm()
 INFER = InferForm()
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What goes back: status, headers beside the usual ones, body."""
-
-    status: int
-    headers: Headers
-    body: bytes
-
-
 class Inference:
-    """Answers inference requests for all models of the process.
+    """Answers inference requests for all models of the process. Build it, and call it, on the event loop.
 
-    version: of the service; every reply carries it.  timeout_s: of requests that give no deadline.
+    models: by name; tell `refresh` when they change.  version: of the service; every reply carries it.
+    timeout_s: of requests that give no deadline.  is_logged: whether the access log gets a line for each.
     """
 
-    def __init__(self, models: Mapping[str, Model], *, version: str, timeout_s: float, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        *,
+        version: str,
+        timeout_s: float,
+        lifecycle: Lifecycle,
+        is_logged: bool = False,
+    ) -> None:
         self._models = models
-        self._only = next(iter(models.values())) if len(models) == 1 else None
+        self.refresh()
+        self._is_logged = is_logged
         self._timeout_s = timeout_s
         self._lifecycle = lifecycle
         self._id_prefix = secrets.token_hex(6) + "-"
         self._id_numbers = itertools.count(1)
-        self._json_headers: Headers = [
-            (b"content-type", b"application/json"),
-            (b"x-nomadserve-version", version.encode()),
-        ]
+        self._json_headers: ReplyHeaders = [("content-type", "application/json"), ("x-nomadserve-version", version)]
+        self._doorman = Doorman(self._json_headers)
 
-    async def answer_plain(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def refresh(self) -> None:
+        """Models were loaded or unloaded."""
+        self._only = next(iter(self._models.values())) if len(self._models) == 1 else None
+        self._body_nbytes_max = max(
+            [ENVELOPE_NBYTES_MAX, *(model.wire.body_nbytes_max for model in self._models.values())]
+        )
+
+    def answer_plain(self, scope: Scope, exchange: Exchange) -> Awaitable[None] | None:
         """`POST /v1/inference`: the body names the model where there are several."""
         if self._only is not None:
-            await self.answer(self._only, PLAIN, scope, receive, send)
-            return
-        try:
-            body = await _read_body(scope, receive, max(model.wire.body_nbytes_max for model in self._models.values()))
-            model = self._model_named_in(body)
-        except Fault as fault:
-            await self._send(send, _fault_reply(fault))
-            return
-        await self._reply(model, PLAIN, body, receive, send, arrived_at=time.monotonic())
+            return self.answer(self._only, PLAIN, scope, exchange)
+        return self._answer_named(scope, exchange)
 
-    async def answer(self, model: Model, form: Form, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request for `model`, its body still unread."""
+    def answer(self, model: Model, form: Form, scope: Scope, exchange: Exchange) -> Awaitable[None] | None:
+        """One request for `model`. Where its body is there already, nothing has to be awaited: that costs no task."""
         arrived_at = time.monotonic()
+        refused = model.batcher.refusal()
+        if refused is not None:  # before the head is looked at: a refusal must cost next to nothing
+            model.metrics.outcome["refused"].value += 1
+            model.metrics.refused[refused.reason].value += 1
+            if self._is_logged:
+                self._log(model.name, refused.status, refused.reason, "", NO_HEAD, arrived_at)
+            self._doorman.refuse(refused, exchange, is_leaving=self._is_leaving)
+            return None
         try:
-            # Before the body is read: a refusal must cost next to nothing.
-            model.batcher.check_open()
-            body = await _read_body(scope, receive, model.wire.body_nbytes_max)
+            head = read_head(scope.headers, nbytes_max=model.wire.body_nbytes_max)
         except Fault as fault:
-            _count(model, fault)
-            await self._send(send, _fault_reply(fault))
-            await _discard(receive)
-            return
-        await self._reply(model, form, body, receive, send, arrived_at=arrived_at)
+            self._fail(fault, exchange, model, NO_HEAD, arrived_at)
+            return None
+        body = exchange.take_whole()
+        if body is None:
+            model.batcher.reading += 1
+            return self._answer_when_read(model, form, head, exchange, arrived_at)
+        self._admit(model, form, head, body, exchange, arrived_at)
+        return None
 
-    async def _reply(
-        self, model: Model, form: Form, body: bytes, receive: Receive, send: Send, *, arrived_at: float
+    async def _answer_when_read(
+        self, model: Model, form: Form, head: Head, exchange: Exchange, arrived_at: float
     ) -> None:
         try:
-            reply = Reply(200, [], await self._infer(model, form, body, receive))
-            model.metrics.request_seconds.observe(time.monotonic() - arrived_at)
-            model.metrics.outcome["ok"].inc()
+            body = await _receive(exchange, head, model.wire.body_nbytes_max)
         except Fault as fault:
-            _count(model, fault)
-            reply = _fault_reply(fault)
-        except Exception:  # our bug: it fails this request, and the log says where
-            log.exception("a request failed")
-            bug = Fault("internal error")
-            _count(model, bug)
-            reply = _fault_reply(bug)
-        await self._send(send, reply)
-
-    async def _infer(self, model: Model, form: Form, body: bytes, receive: Receive) -> bytes:
-        query = form.decode(model, body)
-        timeout_s = min(query.timeout_s, self._timeout_s)
-        deadline_at = time.monotonic() + timeout_s if timeout_s < math.inf else math.inf
-        ticket = model.batcher.admit(query.inputs, rows=query.rows, deadline_at=deadline_at)
-        try:
-            with HangUpWatch(model.batcher, ticket, receive):
-                await ticket.done
-            reply = form.encode(model, query, ticket, query.id or self._new_id())
-            model.metrics.rows.inc(query.rows)
-            return reply
+            self._fail(fault, exchange, model, head, arrived_at)
+            return
         finally:
-            model.batcher.give_up(ticket)
+            model.batcher.reading -= 1
+        self._admit(model, form, head, body, exchange, arrived_at)
+
+    async def _answer_named(self, scope: Scope, exchange: Exchange) -> None:
+        arrived_at = time.monotonic()
+        head = NO_HEAD
+        try:
+            head = read_head(scope.headers, nbytes_max=self._body_nbytes_max)
+            body = _unpacked(await _receive(exchange, head, self._body_nbytes_max), head, self._body_nbytes_max)
+            model = self._model_named_in(body)
+        except Fault as fault:
+            self._fail(fault, exchange, None, head, arrived_at)
+            return
+        self._admit(model, PLAIN, msgspec.structs.replace(head, coding=""), body, exchange, arrived_at)
+
+    def _admit(self, model: Model, form: Form, head: Head, body: bytes, exchange: Exchange, arrived_at: float) -> None:
+        """The body is whole: its rows get a place, and `_reply` is called when they are answered."""
+        try:
+            query = form.decode(model, head, _unpacked(body, head, model.wire.body_nbytes_max))
+            timeout_s = min(query.timeout_s, head.timeout_s, self._timeout_s)
+            ticket = model.batcher.admit(
+                query.inputs, rows=query.rows, deadline_at=arrived_at + timeout_s, priority=query.priority
+            )
+        except Exception as error:
+            self._fail_by(error, exchange, model, head, arrived_at)
+            return
+        exchange.on_hang_up(ticket.hang_up)
+        ticket.done.add_done_callback(partial(self._reply, model, form, head, query, ticket, exchange, arrived_at))
+
+    def _reply(
+        self,
+        model: Model,
+        form: Form,
+        head: Head,
+        query: Query,
+        ticket: Ticket,
+        exchange: Exchange,
+        arrived_at: float,
+        done: "asyncio.Future[None]",
+    ) -> None:
+        try:
+            try:
+                done.result()
+                request_id = query.id or self._new_id()
+                reply = form.encode(model, query, ticket, request_id)
+            finally:
+                model.batcher.give_up(ticket)
+        except Exception as error:
+            self._fail_by(error, exchange, model, head, arrived_at)
+            return
+        total_s = time.monotonic() - arrived_at
+        headers, content = self._dressed(reply, head, ticket, total_s)
+        exchange.response_bytes(200, headers, content)
+        metrics = model.metrics
+        metrics.request_seconds.observe(total_s)
+        metrics.outcome["ok"].value += 1
+        metrics.rows.value += query.rows
+        slot, admitted_at = ticket.slot, ticket.admitted_at
+        metrics.stages.add(
+            admitted_at - arrived_at,
+            slot.started_at - admitted_at,
+            slot.ended_at - slot.started_at,
+            arrived_at + total_s - slot.ended_at,
+        )
+        if self._is_logged:
+            self._log(model.name, 200, "ok", request_id, head, arrived_at)
+
+    def _fail_by(self, error: Exception, exchange: Exchange, model: Model, head: Head, arrived_at: float) -> None:
+        if isinstance(error, Fault):
+            self._fail(error, exchange, model, head, arrived_at)
+            return
+        # Our bug: it fails this request, and the log says where.
+        log.error("a request failed", exc_info=error, extra=fields(model=model.name, traceparent=head.traceparent))
+        self._fail(Fault("internal error"), exchange, model, head, arrived_at)
+
+    @property
+    def _is_leaving(self) -> bool:
+        return self._lifecycle.stage is not Stage.SERVING
+
+    def _dressed(
+        self, reply: bytes | Encoded, head: Head, ticket: Ticket, total_s: float
+    ) -> tuple[ReplyHeaders, bytes]:
+        """Headers and body of the reply, in the coding that the client takes where that pays."""
+        headers = self._headers(ticket, total_s)
+        body = reply
+        if isinstance(body, Encoded):
+            headers[0] = ("content-type", BINARY_TYPE)
+            headers.append((HEADER, str(body.json_nbytes)))
+            body = body.body
+        if head.traceparent:
+            headers.append(("traceparent", head.traceparent))
+        if head.accept_encoding and len(body) >= COMPRESS_NBYTES_MIN:
+            coding = accepted_coding(head.accept_encoding)
+            if coding:
+                headers += [("content-encoding", coding), ("vary", "accept-encoding")]
+                body = compress(body, coding)
+        return headers, body
+
+    def _headers(self, ticket: Ticket, total_s: float) -> ReplyHeaders:
+        """The usual ones, the type of the body first, and how long each stage took."""
+        slot = ticket.slot
+        queue_ms = (slot.started_at - ticket.admitted_at) * 1e3
+        engine_ms = (slot.ended_at - slot.started_at) * 1e3
+        timing = f"queue;dur={queue_ms:.3f}, engine;dur={engine_ms:.3f}, total;dur={total_s * 1e3:.3f}"
+        headers = [*self._json_headers, ("server-timing", timing)]
+        if self._is_leaving:
+            headers.append(("connection", "close"))
+        return headers
+
+    def _fail(self, fault: Fault, exchange: Exchange, model: Model | None, head: Head, arrived_at: float) -> None:
+        """Count it, say it, log it. `model`: None where the request names none that is served."""
+        if model is not None:
+            _count(model, fault)
+        content: dict[str, Any] = {"error": fault.message, "reason": fault.reason}
+        headers = [*self._json_headers, *fault.headers]
+        if isinstance(fault, Refused):
+            content["retry_after_ms"] = math.ceil(fault.retry_after_s * 1000)
+            headers.append(("retry-after", str(max(1, math.ceil(fault.retry_after_s)))))
+        if head.traceparent:
+            headers.append(("traceparent", head.traceparent))
+        if self._is_leaving:
+            headers.append(("connection", "close"))
+        exchange.response_bytes(fault.status, headers, msgspec.json.encode(content))
+        if self._is_logged:
+            self._log(model.name if model else "", fault.status, fault.reason, "", head, arrived_at)
+
+    def _log(self, model: str, status: int, outcome: str, request_id: str, head: Head, arrived_at: float) -> None:
+        seconds = round(time.monotonic() - arrived_at, 6)
+        access_log.info(
+            "%d %s",
+            status,
+            outcome,
+            extra=fields(
+                model=model, status=status, seconds=seconds, request_id=request_id, traceparent=head.traceparent
+            ),
+        )
 
     def _new_id(self) -> str:
         """Unique over all replicas, and cheaper than asking the system for random bytes each time."""
         return f"{self._id_prefix}{next(self._id_numbers):x}"
 
     def _model_named_in(self, body: bytes) -> Model:
+        if not self._models:
+            raise NotFound("no model is loaded")
         name = model_named_in(body)
         names = ", ".join(f"`{known}`" for known in self._models)
         if not name:
@@ -189,95 +314,29 @@ class Inference:
             raise NotFound(f"no model `{name}` is served here, but {names}")
         return self._models[name]
 
-    async def _send(self, send: Send, reply: Reply) -> None:
-        headers = [*self._json_headers, *reply.headers, (b"content-length", b"%d" % len(reply.body))]
-        if self._lifecycle.stage is not Stage.SERVING:
-            headers.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
+
+def _unpacked(body: bytes, head: Head, nbytes_max: int) -> bytes:
+    """The body, the coding around it undone."""
+    return decompress(body, head.coding, nbytes_max=nbytes_max) if head.coding else body
 
 
-class HangUpWatch:
-    """While entered, fails the ticket with `HungUp` when the client closes the connection."""
-
-    def __init__(self, batcher: Batcher, ticket: Ticket, receive: Receive) -> None:
-        self._batcher = batcher
-        self._ticket = ticket
-        self._receive = receive
-        self._task: asyncio.Task[None] | None = None
-
-    def __enter__(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(HANG_UP_WATCH_AFTER_S, self._start)
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-
-    def _start(self) -> None:
-        self._task = asyncio.create_task(self._watch())
-
-    async def _watch(self) -> None:
-        # The body was read to its end, so the next message can only be the end of the connection.
-        await self._receive()
-        self._batcher.fail(self._ticket, HungUp())
-
-
-async def _read_body(scope: Scope, receive: Receive, nbytes_max: int) -> bytes:
-    _check_head(dict(scope["headers"]), nbytes_max)
-    chunks: list[bytes] = []
-    nbytes = 0
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise HungUp
-        chunk = message.get("body", b"")
-        nbytes += len(chunk)
-        if nbytes > nbytes_max:
-            raise _too_large(nbytes_max)
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-def _check_head(headers: Mapping[bytes, bytes], nbytes_max: int) -> None:
-    """Refuse by the head alone what the body could only confirm."""
-    if int(headers.get(b"content-length", b"0")) > nbytes_max:
-        raise _too_large(nbytes_max)
-    content_type = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
-    if content_type not in JSON_TYPES:
-        raise Unsupported(f"the body is {content_type.decode('latin-1')}: send `content-type: application/json`")
-    if headers.get(b"content-encoding", b"identity") != b"identity":
-        raise Unsupported("compressed bodies are not read yet")
-    if headers.get(b"inference-header-content-length", headers.get(b"content-length")) != headers.get(
-        b"content-length"
-    ):
-        raise Unsupported("binary tensors are not read yet: send `data` in the JSON")
-
-
-def _too_large(nbytes_max: int) -> TooLarge:
-    return TooLarge(f"the body is longer than any that fits this model: {nbytes_max} bytes")
-
-
-async def _discard(receive: Receive) -> None:
-    nbytes = 0
-    while nbytes < DISCARD_NBYTES_MAX:
-        message = await receive()
-        nbytes += len(message.get("body", b""))
-        if not message.get("more_body", False):
-            return
+async def _receive(exchange: Exchange, head: Head, nbytes_max: int) -> bytes:
+    try:
+        if head.nbytes <= nbytes_max:
+            return await exchange()
+        pieces = []
+        nbytes = 0
+        async for piece in exchange:
+            nbytes += len(piece)
+            if nbytes > nbytes_max:
+                raise too_large(nbytes_max)
+            pieces.append(piece)
+        return b"".join(pieces)
+    except ConnectionError:
+        raise HungUp from None
 
 
 def _count(model: Model, fault: Fault) -> None:
     model.metrics.outcome[fault.outcome].inc()
     if isinstance(fault, Refused):
         model.metrics.refused[fault.reason].inc()
-
-
-def _fault_reply(fault: Fault) -> Reply:
-    content: dict[str, Any] = {"error": fault.message, "reason": fault.reason}
-    headers: Headers = []
-    if isinstance(fault, Refused):
-        content["retry_after_ms"] = math.ceil(fault.retry_after_s * 1000)
-        headers = [(b"retry-after", b"%d" % max(1, math.ceil(fault.retry_after_s)))]
-    return Reply(fault.status, headers, msgspec.json.encode(content))

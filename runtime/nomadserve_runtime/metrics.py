@@ -1,9 +1,18 @@
-"""Every series that the runtime exports, declared once. The autoscaler's queries rely on these names and labels."""
+"""Every series that the runtime exports, declared once. The autoscaler's queries rely on these names and labels.
 
-from collections.abc import Callable
+A request counts in plain numbers of the event loop; they become Prometheus families only when somebody scrapes.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 
@@ -12,38 +21,104 @@ REFUSALS = ("queue_full", "draining", "deadline")
 
 # From half a millisecond, where a small model answers, to the minute that the longest batches take.
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 
-# `_created` doubles the number of series and no query uses it.
-prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+
+class Count:
+    """A number that only grows."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def inc(self, amount: int = 1) -> None:
+        """Add to it."""
+        self.value += amount
+
+
+class Spread:
+    """How often a value fell between which bounds, and the sum of all values."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)  # the last one is for what lies above all bounds
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Bound and how many values were not above it, as Prometheus has it."""
+        words = [*map(floatToGoString, self.bounds), "+Inf"]
+        return list(zip(words, map(float, accumulate(self.counts)), strict=True))
+
+
+class Stages:
+    """How long the answered requests spent where, in seconds, summed up."""
+
+    __slots__ = ("engine", "queue", "receive", "reply")
+
+    def __init__(self) -> None:
+        self.receive = 0.0  # from the head to the rows in the queue: reading and decoding the body
+        self.queue = 0.0
+        self.engine = 0.0  # of the whole batch, for each request in it
+        self.reply = 0.0  # from the end of the batch to the encoded reply
+
+    def add(self, receive: float, queue: float, engine: float, reply: float) -> None:
+        """One request."""
+        self.receive += receive
+        self.queue += queue
+        self.engine += engine
+        self.reply += reply
+
+
+def _zero() -> float:
+    return 0.0
 
 
 class ModelMetrics:
-    """The series of one model, its label bound once, so that counting costs no look-up.
+    """The numbers of one model. Only the event loop writes them.
 
     Attributes:
-        outcome: counter per outcome of a request, by the words of `OUTCOMES`.
-        refused: counter per reason of a refusal, by the words of `REFUSALS`.
+        outcome: requests per outcome, by the words of `OUTCOMES`.
+        refused: requests per reason of a refusal, by the words of `REFUSALS`.
         rows: rows answered ok.
+        expired_rows: rows whose deadline passed before their batch was launched.
+        abandoned_rows: rows whose client hung up.
+        padded_rows: rows that were run only to fill a batch up.
+        nan_rows: answered rows with a number in them that is not finite.
         batch_rows: rows of each batch that ran.
         request_seconds: from the request's arrival to its encoded reply; those answered ok.
         queue_seconds: from admission to the start of its batch.
         engine_seconds: of each batch.
+        stages: where the answered requests spent their time.
     """
 
-    def __init__(self, series: "Series", model: str) -> None:
-        self.outcome = {word: series.requests.labels(model, word) for word in OUTCOMES}
-        self.refused = {word: series.refused.labels(model, word) for word in REFUSALS}
-        self.rows = series.rows.labels(model)
-        self.batch_rows = series.batch_rows.labels(model)
-        self.request_seconds = series.request_seconds.labels(model)
-        self.queue_seconds = series.queue_seconds.labels(model)
-        self.engine_seconds = series.engine_seconds.labels(model)
-        self._gauges = (
-            series.in_flight.labels(model),
-            series.queued_rows.labels(model),
-            series.backlog_seconds.labels(model),
-        )
+    def __init__(self) -> None:
+        self.outcome = {word: Count() for word in OUTCOMES}
+        self.refused = {word: Count() for word in REFUSALS}
+        self.rows = Count()
+        self.expired_rows = Count()
+        self.abandoned_rows = Count()
+        self.padded_rows = Count()
+        self.nan_rows = Count()
+        self.batch_rows = Spread(ROWS)
+        self.request_seconds = Spread(SECONDS)
+        self.queue_seconds = Spread(SECONDS)
+        self.engine_seconds = Spread(SECONDS)
+        self.stages = Stages()
+        self.unwatch()
+
+    def unwatch(self) -> None:
+        """The model is not loaded: its gauges say 0."""
+        self.in_flight: Callable[[], float] = _zero
+        self.queued_rows: Callable[[], float] = _zero
+        self.backlog_seconds: Callable[[], float] = _zero
 
     def watch(
         self,
@@ -53,40 +128,84 @@ class ModelMetrics:
         backlog_seconds: Callable[[], float],
     ) -> None:
         """Read these gauges when somebody scrapes; a request costs them nothing."""
-        for gauge, read in zip(self._gauges, (in_flight, queued_rows, backlog_seconds), strict=True):
-            gauge.set_function(read)
+        self.in_flight = in_flight
+        self.queued_rows = queued_rows
+        self.backlog_seconds = backlog_seconds
 
 
-class Series:
+# Name of the series, its attribute in `ModelMetrics`, what it tells.
+COUNTERS = (
+    ("rows", "Rows answered ok"),
+    ("expired_rows", "Rows whose deadline passed before their batch was launched"),
+    ("abandoned_rows", "Rows whose client hung up"),
+    ("padded_rows", "Rows run only to fill a batch up"),
+    ("nan_rows", "Rows answered with a number that is not finite"),
+)
+GAUGES = (
+    ("in_flight", "Requests admitted and not yet answered"),
+    ("queued_rows", "Rows admitted and not yet handed to the engine"),
+    ("backlog_seconds", "Queued and running rows over the measured rows/s"),
+)
+HISTOGRAMS = (
+    ("batch_rows", "Rows of each batch"),
+    ("request_seconds", "Arrival to encoded reply, answered ok"),
+    ("queue_seconds", "Admission to the start of the batch"),
+    ("engine_seconds", "Run time of each batch"),
+)
+
+
+class Series(Collector):
     """All series of the process, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._models: dict[str, ModelMetrics] = {}
         ProcessCollector(registry=self.registry)
-        self.requests = self._counter("requests_total", "Inference requests by outcome", "outcome")
-        self.refused = self._counter("refused_total", "Inference requests refused at the door", "reason")
-        self.rows = self._counter("rows_total", "Rows answered ok")
-        self.in_flight = self._gauge("in_flight", "Requests admitted and not yet answered")
-        self.queued_rows = self._gauge("queued_rows", "Rows admitted and not yet handed to the engine")
-        self.backlog_seconds = self._gauge("backlog_seconds", "Queued and running rows over the measured rows/s")
-        self.batch_rows = self._histogram("batch_rows", "Rows of each batch", ROWS)
-        self.request_seconds = self._histogram("request_seconds", "Arrival to encoded reply, answered ok", SECONDS)
-        self.queue_seconds = self._histogram("queue_seconds", "Admission to the start of the batch", SECONDS)
-        self.engine_seconds = self._histogram("engine_seconds", "Run time of each batch", SECONDS)
+        self.registry.register(self)
 
     def model(self, name: str) -> ModelMetrics:
-        """The series of one model; all of them exist from now on, at 0."""
-        return ModelMetrics(self, name)
+        """The numbers of one model; all its series exist from now on, at 0."""
+        return self._models.setdefault(name, ModelMetrics())
 
     def render(self) -> bytes:
         """The Prometheus text format."""
         return prometheus_client.generate_latest(self.registry)
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"nomadserve_{name}", text, ("model", *labels), registry=self.registry)
+    def collect(self) -> Iterator[Metric]:
+        """The families, for the registry."""
+        yield self._words("requests", "Inference requests by outcome", "outcome")
+        yield self._words("refused", "Inference requests refused at the door", "reason")
+        for name, text in COUNTERS:
+            counter = CounterMetricFamily(f"nomadserve_{name}", text, labels=["model"])
+            for model, metrics in self._models.items():
+                counter.add_metric([model], getattr(metrics, name).value)
+            yield counter
+        yield self._stages()
+        for name, text in GAUGES:
+            gauge = GaugeMetricFamily(f"nomadserve_{name}", text, labels=["model"])
+            for model, metrics in self._models.items():
+                gauge.add_metric([model], getattr(metrics, name)())
+            yield gauge
+        for name, text in HISTOGRAMS:
+            histogram = HistogramMetricFamily(f"nomadserve_{name}", text, labels=["model"])
+            for model, metrics in self._models.items():
+                spread: Spread = getattr(metrics, name)
+                histogram.add_metric([model], spread.buckets(), spread.total)
+            yield histogram
 
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(f"nomadserve_{name}", text, ("model",), registry=self.registry)
+    def _stages(self) -> CounterMetricFamily:
+        text = "Where the requests answered ok spent their time"
+        family = CounterMetricFamily("nomadserve_stage_seconds", text, labels=["model", "stage"])
+        for model, metrics in self._models.items():
+            for stage in Stages.__slots__:
+                family.add_metric([model, stage], getattr(metrics.stages, stage))
+        return family
 
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(f"nomadserve_{name}", text, ("model",), registry=self.registry, buckets=buckets)
+    def _words(self, name: str, text: str, label: str) -> CounterMetricFamily:
+        """A counter with one series per word: `requests` by outcome, `refused` by reason."""
+        family = CounterMetricFamily(f"nomadserve_{name}", text, labels=["model", label])
+        for model, metrics in self._models.items():
+            counts = metrics.outcome if label == "outcome" else metrics.refused
+            for word, count in counts.items():
+                family.add_metric([model, word], count.value)
+        return family

@@ -16,15 +16,33 @@ RETRY_AFTER_S_MAX = 60.0
 # How much of the past remains in the measured rate when a batch comes back: about the last 20 batches count.
 RATE_MEMORY = 0.95
 
+# With one core, the engine's thread can't compute while the event loop works: only the hop is left of it. The loop may
+# then stand still for as long as nobody notices, in a request's time or in a health check's.
+STALL_S_MAX = 0.001
+
+# A batch that others are about to join (their bodies are being read) waits this many turns of the event loop for them.
+TURNS_MAX = 6
+
+# What one step of priority is worth: a request overtakes those of the next step that came at most this much earlier.
+# So whoever waits long enough is not overtaken any more.
+PRIORITY_STEP_S = 0.1
+# Where a request stands that names none; 1 goes before it, 3 and more behind it.
+PRIORITY_DEFAULT = 2
+PRIORITY_MAX = 10
+
+# The wait for more rows, where it is adapted to a latency: more by this share of it after a batch in time, half after a
+# late one.
+PACE_STEP = 0.02
+
 
 def slots_needed(*, rows_max: int, capacity: int) -> int:
     """How many slots make `rows_max` an exact limit, whatever the sizes of the requests.
 
-    A request never spans slots, so slots can't always be filled to the last row. But a new slot is opened only for a
-    request that fits into no open one, and slots that thin out (requests expire, clients hang up) are merged before
-    the last free slot is gone. So any two open slots hold more than `capacity` rows together. If m slots are open,
-    rows_max > floor(m / 2) × capacity, hence m ≤ 2 × ceil(rows_max / capacity) - 1. Each holds at least one row, too:
-    m ≤ rows_max. The rest are the slots away from the queue (`OUT_MAX`).
+    A request never spans slots, so slots can't always be filled to the last row. But the last slots are opened only for
+    a request that fits into no open one, and slots that thin out (requests expire, clients hang up) are merged before
+    the last free slot is gone. So when no slot is free, any two open slots hold more than `capacity` rows together. If
+    m slots are open, rows_max > floor(m / 2) × capacity, hence m ≤ 2 × ceil(rows_max / capacity) - 1. Each holds at
+    least one row, too: m ≤ rows_max. The rest are the slots away from the queue (`OUT_MAX`).
     """
     assert rows_max > 0
     assert capacity > 0
@@ -42,9 +60,9 @@ def seconds_until_launch(
     now: float,
     delay_s_max: float,
 ) -> float:
-    """How long the oldest open slot may still wait, in seconds; 0.0: launch it now; infinite: until a slot comes back.
+    """How long the slot whose turn it is may wait, in seconds; 0.0: launch it now; infinite: until one comes back.
 
-    rows: in that slot.  is_last: no younger slot is open.  handed: slots with the engine.  out: slots away from the
+    rows: in that slot.  is_last: no other slot is open.  handed: slots with the engine.  out: slots away from the
     queue (those handed and those being answered).  While the engine is busy, a slot that can still grow stays open:
     it is launched ahead only when full, or when a younger one had to be opened because requests no longer fit.
     """
@@ -57,6 +75,47 @@ def seconds_until_launch(
     if handed > 0:
         return math.inf
     return max(0.0, oldest_at + delay_s_max - now)
+
+
+def runs_inline(*, batch_s: float, hop_s: float, cores: int) -> bool:
+    """Whether the event loop computes a batch itself: a thread would cost more than it frees.
+
+    batch_s: how long the largest batch takes.  hop_s: from the event loop to the engine's thread and back.
+    """
+    return batch_s <= (STALL_S_MAX if cores == 1 else hop_s)
+
+
+def is_worth_a_turn(*, rows: int, capacity: int, reading: int, turns: int) -> bool:
+    """Whether a batch waits one more turn of the event loop, for those requests whose bodies are being read."""
+    return reading > 0 and rows < capacity and turns < TURNS_MAX
+
+
+def due_at(*, admitted_at: float, priority: int) -> float:
+    """When it is a request's turn: where it would stand had it come that much sooner or later."""
+    if priority == 0:
+        return admitted_at
+    return admitted_at + (min(priority, PRIORITY_MAX) - PRIORITY_DEFAULT) * PRIORITY_STEP_S
+
+
+def adapted_delay(delay_s: float, *, latency_s: float, rows: int, target_s: float, batch_s: float) -> float:
+    """The next wait for more rows, in seconds, after a batch: more by steps while all goes well, half when it was late.
+
+    latency_s: of the oldest request of that batch, from its admission to its answer.  rows: in it; a batch of one says
+    that nobody else came, so waiting is not worth while.  target_s: for that latency.  batch_s: of the largest batch.
+    """
+    if latency_s > target_s or rows == 1:
+        return delay_s / 2 if delay_s > target_s / 1000 else 0.0
+    return max(0.0, min(delay_s + target_s * PACE_STEP, target_s - batch_s))
+
+
+def predicted_wait_s(*, queued_rows: int, handed: int, capacity: int, batch_s: float, running_s: float) -> float:
+    """How long at least a request that comes now waits until the engine takes its batch; 0.0 where it takes it at once.
+
+    handed: batches with the engine.  batch_s: how long one takes, under the load of now.  running_s: since when the
+    oldest of them runs.
+    """
+    ahead = handed + queued_rows // capacity - (HANDED_MAX - 1)
+    return max(0.0, ahead * batch_s - min(running_s, batch_s)) if ahead > 0 else 0.0
 
 
 def backlog_seconds(*, rows: int, rows_per_second: float) -> float:

@@ -1,77 +1,99 @@
-"""The HTTP server: granian, embedded, so that this process owns its event loop and its signals."""
+"""The HTTP server: one listening socket and its connections, on the event loop of the process."""
 
 import asyncio
 import contextlib
 import errno
-import socket
+import os
+import time
 from collections.abc import AsyncIterator
-from typing import Any
 
-from granian.constants import HTTPModes, Interfaces
-from granian.log import LogLevels
-from granian.server.embed import Server
-
+from nomadserve_runtime.connection import Answer, Connection
 from nomadserve_runtime.errors import CannotStart
 
-# Granian serves this many connections at once and lets all others wait, unseen. Its own default is 128.
-CONNECTIONS_MAX = 16_384
 BACKLOG = 1024
+# More than this many at once are sent away: every one costs a file descriptor.
+CONNECTIONS_MAX = 16_384
+
+# How often slow clients are looked for.
+PACE_EVERY_S = 5.0
+
+# At the end, connections stay open this long after the listening socket closed: what was sent before is answered.
+LATE_S = 0.1
+
+
+class Server:
+    """Its connections.
+
+    Attributes:
+        answer: the application.
+        connections: those that are open.
+        is_stopping: every reply is the last one of its connection.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.connections: set[Connection] = set()
+        self.is_stopping = False
+        self._pacer: asyncio.TimerHandle | None = None
+
+    def connect(self) -> asyncio.BaseProtocol:
+        """The protocol of a new connection."""
+        if len(self.connections) >= CONNECTIONS_MAX:
+            return _TurnedAway()
+        return Connection(self)
+
+    def watch_pace(self) -> None:
+        """Look for slow clients, now and from now on."""
+        now = time.monotonic()
+        for connection in list(self.connections):
+            connection.check_pace(now)
+        self._pacer = asyncio.get_running_loop().call_later(PACE_EVERY_S, self.watch_pace)
+
+    async def stop(self) -> None:
+        """Finish the replies under way and close every connection."""
+        await asyncio.sleep(LATE_S)
+        self.is_stopping = True
+        if self._pacer is not None:
+            self._pacer.cancel()
+        while self.connections:
+            for connection in list(self.connections):
+                connection.close_when_idle()
+            await asyncio.sleep(0.01)
+
+
+class _TurnedAway(asyncio.Protocol):
+    """A connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Close it; the client comes again, and may meet another replica."""
+        transport.close()
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any, *, host: str, port: int) -> AsyncIterator[None]:
-    """Serve the ASGI `app` while entered; on the way out, finish the replies under way and close every connection.
+async def serving(answer: Answer, *, host: str, port: int) -> AsyncIterator[None]:
+    """Serve the application while entered; on the way out, finish the replies under way and close every connection.
 
     Raises:
         CannotStart: nothing can listen there.
     """
-    _check_free(host, port)
-    server = Server(
-        app,
-        address=host,
-        port=port,
-        interface=Interfaces.ASGINL,
-        http=HTTPModes.http1,
-        websockets=False,
-        backlog=BACKLOG,
-        backpressure=CONNECTIONS_MAX,
-        log_level=LogLevels.error,
-        # Its errors go where ours go, not to stdout.
-        log_dictconfig={"formatters": {}, "handlers": {}, "loggers": {"_granian": {"propagate": True}}},
-    )
-    task = asyncio.create_task(server.serve())
+    server = Server(answer)
     try:
-        await _wait_until_listening(task, host, port)
+        listener = await asyncio.get_running_loop().create_server(server.connect, host, port, backlog=BACKLOG)
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from error
+    server.watch_pace()
+    try:
         yield
     finally:
-        server.stop()  # type: ignore[no-untyped-call]
-        await task
+        listener.close()
+        await server.stop()
 
 
-def _check_free(host: str, port: int) -> None:
-    """Granian shares its port with any other process that shares it too; we don't want half of the requests."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        in_use = error.errno == errno.EADDRINUSE
-        raise CannotStart(
-            f"can't listen on {host}:{port}: {error.strerror or error}",
-            hint="stop what uses the port, or take another: `--port`" if in_use else "check `--host` and `--port`",
-        ) from error
-
-
-async def _wait_until_listening(task: "asyncio.Task[None]", host: str, port: int) -> None:
-    while True:
-        if task.done():
-            raise CannotStart(f"can't serve on {host}:{port}: {task.exception()}")
-        try:
-            _, writer = await asyncio.open_connection(host, port)
-        except ConnectionRefusedError:
-            await asyncio.sleep(0.01)
-            continue
-        writer.close()
-        await writer.wait_closed()
-        return
+def _cannot_listen(host: str, port: int, error: OSError) -> CannotStart:
+    in_use = error.errno == errno.EADDRINUSE
+    # asyncio writes a sentence of its own into the error and keeps the number.
+    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    return CannotStart(
+        f"can't listen on {host}:{port}: {reason}",
+        hint="stop what uses the port, or take another: `--port`" if in_use else "check `--host` and `--port`",
+    )

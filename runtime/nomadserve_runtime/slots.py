@@ -8,12 +8,14 @@ thread. Nothing here awaits.
 
 import enum
 import heapq
+import math
 from asyncio import Future
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from nomadserve_runtime.errors import Fault, HungUp
 from nomadserve_runtime.tensors import TensorSpec
 
 HostArray = Callable[[tuple[int, ...], np.dtype], np.ndarray]
@@ -36,6 +38,8 @@ class Slot:
         outputs: the same for the outputs.
         rows: rows that requests hold, never more than `capacity`. Dense at the start of the arrays once taken.
         tickets: the requests that hold rows, in the order in which they came in.
+        due_at: when it is this slot's turn: the soonest turn of any request that it took in, monotonic seconds.
+        started_at, ended_at: of its last batch, monotonic seconds.
     """
 
     def __init__(
@@ -53,6 +57,9 @@ class Slot:
         self.rows = 0
         self.tickets: dict[Ticket, None] = {}
         self.stage = Stage.FREE
+        self.due_at = math.inf
+        self.started_at = 0.0
+        self.ended_at = 0.0
         self._end = 0  # rows [0, _end) were given out; the difference to `rows` are holes that requests left
 
     @property
@@ -75,6 +82,8 @@ class Slot:
         self._end += ticket.rows
         self.rows += ticket.rows
         self.tickets[ticket] = None
+        if ticket.due_at < self.due_at:
+            self.due_at = ticket.due_at
 
     def remove(self, ticket: "Ticket") -> None:
         """Take the rows of `ticket` back, leaving a hole."""
@@ -82,6 +91,7 @@ class Slot:
         self.rows -= ticket.rows
         if not self.tickets:
             self._end = 0
+            self.due_at = math.inf
 
     def close_holes(self) -> None:
         """Move the rows of every ticket down until they are dense."""
@@ -116,20 +126,40 @@ class Ticket:
         admitted_at: monotonic seconds.
         deadline_at: monotonic seconds after which its batch must not be launched; infinite for none.
         done: resolved when its output rows are written, or failed with the `Fault` of the request.
+        priority: 0 for none given; 1 goes first, larger numbers later.
+        due_at: when it is its turn: monotonic seconds, moved by its priority.
     """
 
     rows: int
     admitted_at: float
     deadline_at: float
     done: "Future[None]"
+    priority: int = 0
+    due_at: float = 0.0
     slot: Slot = field(init=False)
     start: int = field(init=False, default=0)
     is_given_up: bool = field(init=False, default=False)
+    is_abandoned: bool = field(init=False, default=False)
 
     def write(self, inputs: Sequence[np.ndarray]) -> None:
         """Copy the rows of the request, one array per input in the order of the model, into the slot."""
         for target, rows in zip(self.slot.inputs, inputs, strict=True):
             target[self.start : self.start + self.rows] = rows
+
+    def resolve(self) -> None:
+        """Its output rows are written; nothing happens where it failed before."""
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, fault: Fault) -> None:
+        """Answer it by a fault, unless it was answered before."""
+        if not self.done.done():
+            self.done.set_exception(fault)
+
+    def hang_up(self) -> None:
+        """Nobody will read its answer."""
+        self.is_abandoned = True
+        self.fail(HungUp())
 
     def outputs(self) -> tuple[np.ndarray, ...]:
         """Views on the output rows; valid from `done` until the ticket is given up."""
@@ -156,8 +186,9 @@ class SlotQueue:
         self.out = 0
         # The last one given back is the first one taken: few slots are ever touched while the load is low.
         self._free = list(slots)
-        # Of the open slots those with a free row: a long queue of full slots costs nothing to walk past.
-        self._roomy: dict[Slot, None] = {}
+        # Of the open slots those with a free row, and what kind of requests they take: a long queue of full slots
+        # costs nothing to walk past.
+        self._roomy: dict[Slot, int] = {}
 
     @property
     def free_rows(self) -> int:
@@ -165,20 +196,27 @@ class SlotQueue:
         return self.rows_max - self.rows
 
     def reserve(self, ticket: Ticket) -> None:
-        """Give `ticket` rows in the first open slot that has room, else in a new one."""
+        """Give `ticket` rows in the first open slot of its priority that has room, else in a new one.
+
+        Where no slot is left, any that has room takes it.
+        """
         assert 0 < ticket.rows <= min(self.capacity, self.free_rows)
-        slot = next((slot for slot in self._roomy if slot.free_rows >= ticket.rows), None) or self._open_slot()
+        slot = self._slot_for(ticket)
         slot.add(ticket)
         self.rows += ticket.rows
-        self._note_room(slot)
+        self._note_room(slot, ticket.priority)
 
     def holds(self, ticket: Ticket) -> bool:
         """Whether the ticket is queued: not yet with the engine, and not taken out."""
         return ticket.slot.stage is Stage.OPEN and ticket in ticket.slot.tickets
 
+    def next(self) -> Slot:
+        """The open slot whose turn it is."""
+        return self.open[0] if len(self.open) == 1 else min(self.open, key=_due_at)
+
     def take(self) -> Slot:
-        """The oldest open slot, its rows dense, for the engine; `finish` it afterwards."""
-        slot = self.open[0]
+        """The open slot whose turn it is, its rows dense, for the engine; `finish` it afterwards."""
+        slot = self.next()
         self._close_slot(slot, Stage.RUNNING)
         slot.close_holes()
         self.rows -= slot.rows
@@ -201,12 +239,21 @@ class SlotQueue:
         if slot.stage is Stage.OPEN:
             self.rows -= ticket.rows
             if slot.tickets:
-                self._note_room(slot)
+                self._note_room(slot, self._roomy.get(slot, ticket.priority))
             else:
                 self._close_slot(slot, Stage.FREE)
                 self._free.append(slot)
         elif slot.stage is Stage.ANSWERED and not slot.tickets:
             self._free_out(slot)
+
+    def _slot_for(self, ticket: Ticket) -> Slot:
+        anyone = None
+        for slot, priority in self._roomy.items():
+            if slot.free_rows >= ticket.rows:
+                if priority == ticket.priority:
+                    return slot
+                anyone = slot
+        return anyone if anyone is not None and not self._free else self._open_slot()
 
     def _open_slot(self) -> Slot:
         if not self._free:
@@ -226,9 +273,9 @@ class SlotQueue:
         self.out -= 1
         self._free.append(slot)
 
-    def _note_room(self, slot: Slot) -> None:
+    def _note_room(self, slot: Slot, priority: int) -> None:
         if slot.free_rows:
-            self._roomy[slot] = None
+            self._roomy.setdefault(slot, priority)
         else:
             self._roomy.pop(slot, None)
 
@@ -238,4 +285,8 @@ class SlotQueue:
         older.absorb(younger)
         self._close_slot(younger, Stage.FREE)
         self._free.append(younger)
-        self._note_room(older)
+        self._note_room(older, self._roomy[older])
+
+
+def _due_at(slot: Slot) -> float:
+    return slot.due_at

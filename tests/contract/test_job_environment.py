@@ -55,12 +55,14 @@ def test_what_the_service_file_says_reaches_the_runtime(tmp_path: Path) -> None:
                 ' model "remote" {\n source = "https://models.example/x/m.onnx"\n'
                 f' checksum = "sha256:{"ab" * 32}"\n }}\n'
                 ' model "fake" {\n source = "local.onnx"\n engine = "fake"\n }\n'
-                ' batching {\n max_delay = "2ms"\n }\n queue {\n max = 300\n timeout = "30s"\n }\n}\n',
+                ' batching {\n max_delay = "2ms"\n latency_target = "50ms"\n }\n'
+                ' queue {\n max = 300\n timeout = "30s"\n }\n}\n',
             )
         )
     )
     assert (config.service, config.version, config.host, config.port) == ("vision", "v7", "127.0.0.1", 23456)
     assert (config.queue_max, config.queue_timeout_s, config.batch_delay_s_max) == (300, 30, 0.002)
+    assert config.batch_latency_target_s == 0.05
     assert (config.drain_delay_s, config.drain_timeout_s, config.log_level) == (0, 25, "info")
     local, remote, fake = config.models
     assert (local.name, local.path, local.engine) == ("local", str(tmp_path.resolve() / "local.onnx"), "onnxruntime")

@@ -63,13 +63,25 @@ def test_a_refused_client_keeps_its_connection_even_with_a_large_body(tmp_path: 
 
 
 def test_a_request_that_waits_too_long_expires(tmp_path: Path) -> None:
-    model = write_fake(tmp_path / "slow.json", delay_ms=600)
+    model = write_fake(tmp_path / "slow.json", delay_ms=600, calibrated_ms=5)
     options = ("--engine", "fake", "--max-batch", "1", "--queue-timeout", "100ms")
     with serving(tmp_path, str(model), *options) as server, ThreadPoolExecutor(4) as pool:
         replies = list(pool.map(lambda _: server.ask("POST", PLAIN, {"inputs": {"x": [[1]]}}), range(4)))
         assert Counter(reply.status for reply in replies) == {200: 2, 504: 2}
         assert next(reply for reply in replies if reply.status == 504).content["reason"] == "deadline"
         assert server.metric('nomadserve_requests_total{model="slow",outcome="expired"}') == 2
+
+
+def test_a_request_that_can_not_make_its_deadline_is_refused_at_the_door(tmp_path: Path) -> None:
+    model = write_fake(tmp_path / "slow.json", delay_ms=600)
+    with serving(tmp_path, str(model), "--engine", "fake", "--max-batch", "1") as server, ThreadPoolExecutor(4) as pool:
+        running = [pool.submit(server.ask, "POST", PLAIN, {"inputs": {"x": [[1]]}}) for _ in range(2)]
+        until(lambda: server.metric('nomadserve_in_flight{model="slow"}') == 2)
+        hopeless = server.ask("POST", PLAIN, {"inputs": {"x": [[1]]}}, headers={"x-nomadserve-timeout-ms": "10"})
+        assert (hopeless.status, hopeless.content["reason"]) == (503, "deadline")
+        assert int(hopeless.headers["retry-after"]) == 1
+        assert [asked.result().status for asked in running] == [200, 200]
+        assert server.metric('nomadserve_refused_total{model="slow",reason="deadline"}') == 1
 
 
 def test_a_client_that_hangs_up_is_noticed(tmp_path: Path) -> None:

@@ -102,3 +102,25 @@ def _clock(moment: datetime) -> type[datetime]:
             return moment
 
     return Fixed
+
+
+def scaled(folder: Path, scaling: str) -> str:
+    file = folder / "service.hcl.j2"
+    model = 'model "digits" {\n source = "https://models.example/digits.onnx"\n }'
+    file.write_text(f'service "digits" {{\n {model}\n scaling {{\n min = 2\n max = 4\n {scaling}\n }}\n}}\n')
+    return render_job(load_service(file, {}))
+
+
+NIGHTLY = 'schedule "night" {\n start = "0 1 * * *"\n end = "0 3 * * *"\n min = 3\n }'
+
+
+def test_a_policy_of_schedules_alone_goes_back_to_its_minimum(tmp_path: Path) -> None:
+    assert 'check "min" {\n          strategy "fixed-value" {\n            value = 2\n' in scaled(tmp_path, NIGHTLY)
+    with_target = scaled(tmp_path, NIGHTLY + '\n target "in_flight" {\n value = 4\n }')
+    assert 'check "min"' not in with_target
+
+
+def test_the_autoscaler_itself_rests_shortly_after_any_change(tmp_path: Path) -> None:
+    job = scaled(tmp_path, 'cooldown = "15m"\n target "in_flight" {\n value = 4\n }')
+    assert 'cooldown             = "10s"\n        cooldown_on_scale_up = "10s"\n' in job
+    assert "[900s:5s]" in job

@@ -2,10 +2,11 @@
 
     {"inputs":  [{"name": "x", "datatype": "FP32", "shape": [4]}],
      "outputs": [{"name": "y", "datatype": "FP32", "shape": [2]}],
-     "delay_ms": 20, "delay_ms_per_row": 0.5, "fail_on": 666}
+     "delay_ms": 20, "delay_ms_per_row": 0.5, "fail_on": 666, "calibrated_ms": 5}
 
 Shapes are those of one row. Element i of an output row is the sum over all elements of all inputs of that row, plus i.
-A batch fails where the first element of one of its rows, in the first input, equals `fail_on`.
+A batch fails where the first element of one of its rows, in the first input, equals `fail_on`. `calibrated_ms` is what
+calibration finds for every batch, where that shall differ from what batches take later.
 """
 
 import time
@@ -49,6 +50,7 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     delay_ms: NotNegative = 0.0
     delay_ms_per_row: NotNegative = 0.0
     fail_on: float | None = None
+    calibrated_ms: NotNegative | None = None
 
 
 class FakeEngine:
@@ -79,6 +81,16 @@ class FakeEngine:
         for spec, array in zip(self.outputs, slot.outputs, strict=True):
             values = totals[:, None] + np.arange(spec.row_size)
             array[:rows] = values.reshape(rows, *spec.row_shape).astype(spec.dtype)
+
+    def run_rows(self, rows: int) -> int:
+        """No batch is padded."""
+        return rows
+
+    def known_seconds(self, rows: int) -> float:
+        """As the file says."""
+        if self._behaviour.calibrated_ms is not None:
+            return self._behaviour.calibrated_ms / 1000
+        return (self._behaviour.delay_ms + rows * self._behaviour.delay_ms_per_row) / 1000
 
     def close(self) -> None:
         """Nothing to give back."""

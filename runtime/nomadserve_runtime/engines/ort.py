@@ -68,7 +68,7 @@ class OrtEngine:
     def run(self, slot: Slot, rows: int) -> None:
         """Run the session on the first `rows` rows, padded with zeros where the batch size is fixed."""
         assert 0 < rows <= self.batch_max
-        run_rows = self.batch_max if self.is_fixed_batch else rows
+        run_rows = self.run_rows(rows)
         batch = {}
         for spec, array in zip(self.inputs, slot.inputs, strict=True):
             # Zeros, not what an earlier batch left: a row that made it fail must not fail this one too.
@@ -78,6 +78,13 @@ class OrtEngine:
             if result.shape != (run_rows, *spec.row_shape):
                 raise RuntimeError(f"output `{spec.name}` came out as {list(result.shape)} for {run_rows} rows")
             array[:rows] = result[:rows]
+
+    def run_rows(self, rows: int) -> int:
+        """All that the model has, where its batch size is fixed."""
+        return self.batch_max if self.is_fixed_batch else rows
+
+    def known_seconds(self, rows: int) -> None:
+        """Only a run tells."""
 
     def close(self) -> None:
         """Drop the session."""

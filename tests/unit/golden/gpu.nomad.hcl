@@ -107,17 +107,18 @@ job "vision-v2" {
       }
 
       env {
-        NOMADSERVE_SERVICE         = "vision"
-        NOMADSERVE_VERSION         = "v2"
-        NOMADSERVE_MODELS          = "[{\"name\":\"detector\",\"path\":\"$${NOMAD_TASK_DIR}/models/detector.onnx\",\"engine\":\"onnxruntime\",\"max_batch\":64,\"checksum\":\"sha256:abababababababababababababababababababababababababababababababab\"},{\"name\":\"classifier\",\"path\":\"$${NOMAD_TASK_DIR}/models/classifier.onnx\",\"engine\":\"onnxruntime\",\"max_batch\":32,\"threads\":2}]"
-        NOMADSERVE_HOST            = "${NOMAD_IP_http}"
-        NOMADSERVE_PORT            = "${NOMAD_PORT_http}"
-        NOMADSERVE_QUEUE_MAX       = "512"
-        NOMADSERVE_QUEUE_TIMEOUT   = "90s"
-        NOMADSERVE_BATCH_MAX_DELAY = "0.5ms"
-        NOMADSERVE_DRAIN_DELAY     = "0s"  # `shutdown_delay` above is that delay
-        NOMADSERVE_DRAIN_TIMEOUT   = "25s" # inside of `kill_timeout`
-        NOMADSERVE_LOG_LEVEL       = "info"
+        NOMADSERVE_SERVICE              = "vision"
+        NOMADSERVE_VERSION              = "v2"
+        NOMADSERVE_MODELS               = "[{\"name\":\"detector\",\"path\":\"$${NOMAD_TASK_DIR}/models/detector.onnx\",\"engine\":\"onnxruntime\",\"max_batch\":64,\"checksum\":\"sha256:abababababababababababababababababababababababababababababababab\"},{\"name\":\"classifier\",\"path\":\"$${NOMAD_TASK_DIR}/models/classifier.onnx\",\"engine\":\"onnxruntime\",\"max_batch\":32,\"threads\":2}]"
+        NOMADSERVE_HOST                 = "${NOMAD_IP_http}"
+        NOMADSERVE_PORT                 = "${NOMAD_PORT_http}"
+        NOMADSERVE_QUEUE_MAX            = "512"
+        NOMADSERVE_QUEUE_TIMEOUT        = "90s"
+        NOMADSERVE_BATCH_MAX_DELAY      = "0.5ms"
+        NOMADSERVE_BATCH_LATENCY_TARGET = "20ms"
+        NOMADSERVE_DRAIN_DELAY          = "0s"  # `shutdown_delay` above is that delay
+        NOMADSERVE_DRAIN_TIMEOUT        = "25s" # inside of `kill_timeout`
+        NOMADSERVE_LOG_LEVEL            = "info"
       }
 
       resources {

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from nomadserve_runtime.describe import version_number
 from nomadserve_runtime.lifecycle import Stage
-from tests.unit.runtime.asgi import Answer, Bench
+from tests.unit.runtime.http import Answer, Bench
 from tests.unit.runtime.models import fake_engine
 
 
@@ -22,11 +23,16 @@ def ask(method: str, path: str, *, stage: Stage = Stage.SERVING) -> Answer:
 
 
 def test_server_metadata() -> None:
-    assert ask("GET", "/v2").content == {"name": "svc", "version": "v1", "extensions": []}
+    assert ask("GET", "/v2").content == {
+        "name": "svc",
+        "version": "v1",
+        "extensions": ["binary_tensor_data", "model_configuration", "schedule_policy", "statistics"],
+    }
 
 
-def test_model_metadata() -> None:
-    assert ask("GET", "/v2/models/m").content == {
+@pytest.mark.parametrize("path", ["/v2/models/m", "/v2/models/m/versions/v1", "/v2/models/m/versions/1"])
+def test_model_metadata(path: str) -> None:
+    assert ask("GET", path).content == {
         "name": "m",
         "versions": ["v1"],
         "platform": "nomadserve_fake",
@@ -35,7 +41,47 @@ def test_model_metadata() -> None:
     }
 
 
-@pytest.mark.parametrize("path", ["/v2/health/ready", "/v2/models/m/ready"])
+def test_model_configuration_in_the_words_that_perf_analyzer_reads() -> None:
+    assert ask("GET", "/v2/models/m/config").content == {
+        "name": "m",
+        "platform": "nomadserve_fake",
+        "backend": "nomadserve",
+        "max_batch_size": 4,
+        "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [1]}],
+        "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": [1]}],
+        "instance_group": [{"count": 1}],
+        "dynamic_batching": {"preferred_batch_size": [4], "max_queue_delay_microseconds": 0},
+        "response_cache": {"enable": False},
+        "model_transaction_policy": {"decoupled": False},
+    }
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v2/models/m/stats", "/v2/models/m/versions/v1/stats", "/v2/models/stats", "/v2/models/m/versions/1/stats"],
+)
+def test_statistics_begin_at_zero(path: str) -> None:
+    (stats,) = ask("GET", path).content["model_stats"]
+    assert (stats["name"], stats["version"]) == ("m", "1")
+    assert (stats["inference_count"], stats["execution_count"]) == (0, 0)
+    assert set(stats["inference_stats"]) == {
+        *("success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit", "cache_miss")
+    }
+    assert all(part == {"count": 0, "ns": 0} for part in stats["inference_stats"].values())
+
+
+@pytest.mark.parametrize(("version", "number"), [("v7", "7"), ("2026-11", "2026"), ("dev", "1"), ("3", "3")])
+def test_a_version_as_a_number(version: str, number: str) -> None:
+    assert version_number(version) == number
+
+
+def test_the_index_lists_the_models() -> None:
+    assert ask("POST", "/v2/repository/index").content == [
+        {"name": "m", "version": "v1", "state": "READY", "reason": ""}
+    ]
+
+
+@pytest.mark.parametrize("path", ["/v2/health/ready", "/v2/models/m/ready", "/v2/models/m/versions/v1/ready"])
 @pytest.mark.parametrize(("stage", "status"), [(Stage.SERVING, 200), (Stage.LEAVING, 503), (Stage.DRAINING, 503)])
 def test_ready_only_while_serving(path: str, stage: Stage, status: int) -> None:
     answer = ask("GET", path, stage=stage)
@@ -53,6 +99,11 @@ def test_live_to_the_end(stage: Stage) -> None:
         ("GET", "/v2/models/cat", 404, "no model `cat` is served here, but `m`"),
         ("GET", "/v2/models/cat/ready", 404, "no model `cat` is served here, but `m`"),
         ("POST", "/v2/models/cat/infer", 404, "no model `cat` is served here, but `m`"),
+        ("GET", "/v2/models/m/versions/v2", 404, "the model `m` is here in version `v1`, not `v2`"),
+        ("POST", "/v2/models/m/versions/v2/infer", 404, "the model `m` is here in version `v1`, not `v2`"),
+        ("GET", "/v2/models/cat/config", 404, "no model `cat` is served here, but `m`"),
+        ("GET", "/v2/models/cat/stats", 404, "no model `cat` is served here, but `m`"),
+        ("GET", "/v2/repository/index", 405, "Method Not Allowed"),
         ("GET", "/v3", 404, "there is nothing at `/v3`"),
         ("GET", "/v1/inference", 405, "Method Not Allowed"),
         ("POST", "/v2", 405, "Method Not Allowed"),
@@ -83,12 +134,39 @@ def test_the_schema_describes_every_route() -> None:
         "/v2",
         "/v2/health/live",
         "/v2/health/ready",
-        "/v2/models/{name}",
-        "/v2/models/{name}/infer",
-        "/v2/models/{name}/ready",
+        "/v2/models/stats",
+        "/v2/repository/index",
+        "/v2/repository/models/{name}/load",
+        "/v2/repository/models/{name}/unload",
+        *(
+            f"/v2/models/{{name}}{version}{route}"
+            for version in ("", "/versions/{version}")
+            for route in ("", "/infer", "/ready", "/config", "/stats")
+        ),
     }
-    body = paths["/v1/inference"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert set(body["properties"]) == {"inputs", "model", "id", "timeout_ms"}
+
+
+@pytest.mark.parametrize("path", ["/v1/inference", "/v2/models/{name}/infer"])
+def test_the_schema_says_what_inference_takes_and_gives(path: str) -> None:
+    operation = ask("GET", "/schema/openapi.json").content["paths"][path]["post"]
+    assert set(operation["responses"]) == {"200", "400", "404", "408", "413", "415", "500", "503", "504"}
+    error = operation["responses"]["503"]["content"]["application/json"]["schema"]
+    assert set(error["properties"]) == {"error", "reason", "retry_after_ms"}
+    assert "retry-after" in operation["responses"]["503"]["headers"]
+    body = operation["requestBody"]["content"]["application/json"]["schema"]
+    reply = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    if path == "/v1/inference":
+        assert set(body["properties"]) == {"inputs", "model", "id", "timeout_ms", "priority"}
+        assert set(reply["properties"]) == {"id", "model", "version", "time", "outputs"}
+    else:
+        assert set(body["properties"]) == {"inputs", "id", "outputs", "parameters"}
+        assert set(reply["properties"]) == {"model_name", "model_version", "id", "outputs"}
+        assert "application/octet-stream" in operation["requestBody"]["content"]
+    assert "x-nomadserve-timeout-ms" in {parameter["name"] for parameter in operation["parameters"]}
+
+
+def test_the_pages_for_people_are_there() -> None:
+    assert ask("GET", "/schema").headers["content-type"].startswith("text/html")
 
 
 def test_a_reply_closes_its_connection_once_the_replica_is_leaving() -> None:

@@ -24,6 +24,7 @@ def test_one_model_is_enough_and_all_else_has_defaults() -> None:
     assert (config.queue_max, config.queue_timeout_s, config.batch_delay_s_max) == (256, math.inf, 0.0)
     assert (config.drain_delay_s, config.drain_timeout_s) == (0.0, 25.0)
     assert (config.log_level, config.alloc_id) == ("info", "")
+    assert (config.log_format, config.log_file, config.access_log, config.repository) == ("text", "", False, False)
 
 
 def test_every_variable_of_the_contract_is_read() -> None:
@@ -41,6 +42,10 @@ def test_every_variable_of_the_contract_is_read() -> None:
             "NOMADSERVE_DRAIN_DELAY": "3s",
             "NOMADSERVE_DRAIN_TIMEOUT": "1m",
             "NOMADSERVE_LOG_LEVEL": "DEBUG",
+            "NOMADSERVE_LOG_FORMAT": "json",
+            "NOMADSERVE_LOG_FILE": "/var/log/serve.log",
+            "NOMADSERVE_ACCESS_LOG": "1",
+            "NOMADSERVE_REPOSITORY": "1",
             "NOMAD_ALLOC_ID": "abc",
         }
     )
@@ -50,6 +55,8 @@ def test_every_variable_of_the_contract_is_read() -> None:
     assert (config.queue_max, config.queue_timeout_s, config.batch_delay_s_max) == (64, 30.0, 0.002)
     assert (config.drain_delay_s, config.drain_timeout_s) == (3.0, 60.0)
     assert (config.log_level, config.alloc_id) == ("debug", "abc")
+    assert (config.log_format, config.log_file) == ("json", "/var/log/serve.log")
+    assert (config.access_log, config.repository) == (True, True)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +90,8 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
             "`NOMADSERVE_QUEUE_TIMEOUT` is 0: no request could be answered; leave it away for no deadline",
         ),
         ("NOMADSERVE_LOG_LEVEL", "loud", "`NOMADSERVE_LOG_LEVEL` is `loud`, not `debug`, `info`, `warning` or `error`"),
+        ("NOMADSERVE_LOG_FORMAT", "xml", "`NOMADSERVE_LOG_FORMAT` is `xml`, not `text` or `json`"),
+        ("NOMADSERVE_ACCESS_LOG", "yes", "`NOMADSERVE_ACCESS_LOG` is `yes`, not `0` or `1`"),
         ("NOMADSERVE_SERVICE", "a b", "`NOMADSERVE_SERVICE` is no name: `a b` (letters, digits, `.`, `_` and `-`)"),
         ("NOMADSERVE_MODELS", "", "`NOMADSERVE_MODELS` is not set: it names the models to serve"),
         ("NOMADSERVE_MODELS", "[]", "`NOMADSERVE_MODELS` names no model"),

@@ -1,7 +1,7 @@
 import asyncio
 
 from nomadserve_runtime.lifecycle import Lifecycle, Stage
-from tests.unit.runtime.asgi import Bench
+from tests.unit.runtime.http import Bench
 from tests.unit.runtime.models import GatedEngine
 
 ONE_ROW = {"inputs": {"x": [[5]]}}

@@ -69,3 +69,49 @@ def test_backlog_is_rows_over_the_rate_and_nothing_where_none_is_measured(
 @pytest.mark.parametrize(("rows", "rate", "seconds"), [(100, 0, 1), (100, 50, 2), (1, 1000, 0.001), (10_000, 1, 60)])
 def test_a_refused_client_is_told_when_the_present_backlog_is_done(rows: int, rate: float, seconds: float) -> None:
     assert policy.retry_after_seconds(rows=rows, rows_per_second=rate) == seconds
+
+
+def test_a_batch_runs_on_the_event_loop_where_a_thread_would_cost_more_than_it_frees() -> None:
+    assert policy.runs_inline(batch_s=0.00001, hop_s=0.00002, cores=8)
+    assert not policy.runs_inline(batch_s=0.00003, hop_s=0.00002, cores=8)
+    assert policy.runs_inline(batch_s=0.0005, hop_s=0.00002, cores=1)
+    assert not policy.runs_inline(batch_s=0.01, hop_s=0.00002, cores=1)
+
+
+def test_a_batch_waits_a_turn_only_while_others_are_about_to_join_it() -> None:
+    assert policy.is_worth_a_turn(rows=1, capacity=4, reading=1, turns=0)
+    assert not policy.is_worth_a_turn(rows=1, capacity=4, reading=0, turns=0)
+    assert not policy.is_worth_a_turn(rows=4, capacity=4, reading=1, turns=0)
+    assert not policy.is_worth_a_turn(rows=1, capacity=4, reading=1, turns=policy.TURNS_MAX)
+
+
+def test_a_priority_is_worth_a_bounded_time_so_nobody_starves() -> None:
+    def due(at: float, priority: int) -> float:
+        return policy.due_at(admitted_at=at, priority=priority)
+
+    assert due(5.0, 0) == due(5.0, policy.PRIORITY_DEFAULT) == 5.0
+    assert due(5.05, 1) < due(5.0, 0) < due(4.95, 3)
+    # One that has waited long enough stands before every newcomer.
+    assert due(5.0, 2**31 - 1) < due(5.0 + policy.PRIORITY_MAX * policy.PRIORITY_STEP_S, 1)
+
+
+def test_the_predicted_wait_is_what_must_pass_at_least() -> None:
+    def wait(queued_rows: int, handed: int, running_s: float = 0.0) -> float:
+        return policy.predicted_wait_s(
+            queued_rows=queued_rows, handed=handed, capacity=4, batch_s=2.0, running_s=running_s
+        )
+
+    assert [wait(0, 0), wait(3, 1), wait(0, 1)] == [0, 0, 0]
+    assert [wait(0, 2), wait(3, 2), wait(4, 2), wait(9, 2)] == [2, 2, 4, 6]
+    assert [wait(0, 2, 0.5), wait(0, 2, 99.0), wait(4, 2, 99.0)] == [1.5, 0, 2]
+
+
+def test_the_adapted_wait_grows_by_steps_and_halves_when_late() -> None:
+    def after(delay_s: float, latency_s: float, rows: int = 2) -> float:
+        return policy.adapted_delay(delay_s, latency_s=latency_s, rows=rows, target_s=1.0, batch_s=0.4)
+
+    assert after(0.1, 0.5) == 0.1 + policy.PACE_STEP
+    assert after(0.1, 1.5) == 0.05
+    assert after(0.1, 0.5, rows=1) == 0.05
+    assert after(0.0001, 1.5) == 0.0
+    assert after(0.7, 0.5) == 0.6  # never so long that the batch itself no longer fits

@@ -34,7 +34,8 @@ def test_a_file_becomes_a_model_and_the_exit_code_is_the_runtimes(started_with: 
 def test_options_set_the_variables_of_the_contract(started_with: dict[str, str]) -> None:
     options = (
         "--name d --engine fake --max-batch 8 --threads 2 --service s --version v2 --host 0.0.0.0 --port 81 "
-        "--queue-max 9 --queue-timeout 1s --max-delay 2ms --drain-delay 3s --drain-timeout 4s --log-level debug"
+        "--queue-max 9 --queue-timeout 1s --max-delay 2ms --drain-delay 3s --drain-timeout 4s --log-level debug "
+        "--latency-target 5ms --log-format json --log-file /tmp/log --access-log --repository"
     )
     cli.run(["serve", "/m.json", *options.split()])
     assert json.loads(started_with["NOMADSERVE_MODELS"]) == [
@@ -50,7 +51,12 @@ def test_options_set_the_variables_of_the_contract(started_with: dict[str, str])
         "NOMADSERVE_BATCH_MAX_DELAY": "2ms",
         "NOMADSERVE_DRAIN_DELAY": "3s",
         "NOMADSERVE_DRAIN_TIMEOUT": "4s",
+        "NOMADSERVE_BATCH_LATENCY_TARGET": "5ms",
         "NOMADSERVE_LOG_LEVEL": "debug",
+        "NOMADSERVE_LOG_FORMAT": "json",
+        "NOMADSERVE_LOG_FILE": "/tmp/log",
+        "NOMADSERVE_ACCESS_LOG": "1",
+        "NOMADSERVE_REPOSITORY": "1",
     }.items() <= started_with.items()
 
 

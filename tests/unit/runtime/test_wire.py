@@ -44,8 +44,8 @@ def test_plain_rows_become_arrays_of_the_models_type() -> None:
 
 
 def test_plain_metadata_is_read() -> None:
-    query = plain({"inputs": {"image": image()}, "id": "a7", "timeout_ms": 250, "model": "digits"})
-    assert (query.id, query.timeout_s) == ("a7", 0.25)
+    query = plain({"inputs": {"image": image()}, "id": "a7", "timeout_ms": 250, "model": "digits", "priority": 2})
+    assert (query.id, query.timeout_s, query.priority) == ("a7", 0.25, 2)
 
 
 def test_inputs_come_in_the_order_of_the_model() -> None:
@@ -75,6 +75,17 @@ def test_protocol_data_is_nested_or_flat(data: list[Any]) -> None:
     assert (query.rows, query.id) == (2, "9")
 
 
+def test_protocol_parameters_are_read() -> None:
+    query = infer({"inputs": [tensor()], "parameters": {"timeout": 2500, "priority": 1}})
+    assert (query.timeout_s, query.priority) == (0.0025, 1)
+    none = infer({"inputs": [tensor()], "parameters": {"timeout": 0, "priority": 0}})
+    assert (none.timeout_s, none.priority) == (math.inf, 0)
+
+
+def test_an_output_may_be_wanted_twice_and_comes_once() -> None:
+    assert infer({"inputs": [tensor()], "outputs": [{"name": "label"}, {"name": "label"}]}).outputs == (1,)
+
+
 def test_blanks_between_brackets_do_not_flatten_data() -> None:
     body = json.dumps({"inputs": [tensor()]}, indent=4).encode()
     assert infer(body).inputs[0].tolist() == image()
@@ -101,6 +112,7 @@ PLAIN_PROBLEMS: list[tuple[Any, str]] = [
     ({"inputs": {"image": image(), "imagee": 1}}, "object contains unknown field `imagee` - at `$.inputs`"),
     ({"inputs": {"image": image()}, "timeout": 1}, "object contains unknown field `timeout` - at `$`"),
     ({"inputs": {"image": image()}, "timeout_ms": 0}, "expected `float` > 0.0 - at `$.timeout_ms`"),
+    ({"inputs": {"image": image()}, "priority": -1}, "expected `int` >= 0 - at `$.priority`"),
     ({"inputs": {"image": image()}, "id": 7}, "expected `str`, got `int` - at `$.id`"),
     ({"inputs": {"image": 5}}, "expected `array`, got `int` - at `$.inputs.image`"),
     ({"inputs": {"image": [[[1, 2, "x"], [1, 2, 3]]]}}, "expected `float`, got `str` - at `$.inputs.image[0][0][2]`"),
@@ -176,8 +188,52 @@ INFER_PROBLEMS: list[tuple[Any, type[Fault], str]] = [
     ),
     (
         {"inputs": [{"name": "image", "shape": [1, 2, 3], "datatype": "FP32", "parameters": {"binary_data_size": 24}}]},
+        BadRequest,
+        "`binary_data_size` is 24, and 0 bytes are left in the body - at `$.inputs[0]`",
+    ),
+    (
+        {"inputs": [tensor(parameters={"binary_data_size": 24})]},
+        BadRequest,
+        "input `image` has both `data` and `binary_data_size` - at `$.inputs[0]`",
+    ),
+    (
+        {"inputs": [{"name": "image", "shape": [1], "datatype": "FP32", "parameters": {"shared_memory_region": "r"}}]},
+        BadRequest,
+        "input `image` takes the shape [rows, 2, 3], not [1] - at `$.inputs[0].shape`",
+    ),
+    (
+        {
+            "inputs": [
+                {"name": "image", "shape": [1, 2, 3], "datatype": "FP32", "parameters": {"shared_memory_region": "r"}}
+            ]
+        },
         Unsupported,
-        "tensors in binary are not read yet: send `data` in the JSON - at `$.inputs[0]`",
+        "tensors in shared memory are not read: send `data`, or bytes - at `$.inputs[0]`",
+    ),
+    (
+        {"inputs": [tensor()], "parameters": {"sequence_id": 5}},
+        Unsupported,
+        "`sequence_id` is not served here - at `$.parameters.sequence_id`",
+    ),
+    (
+        {"inputs": [tensor()], "parameters": {"timeout": -1}},
+        BadRequest,
+        f"`timeout` is no whole number from 0 to {2**63 - 1} - at `$.parameters.timeout`",
+    ),
+    (
+        {"inputs": [tensor()], "parameters": {"priority": "high"}},
+        BadRequest,
+        f"`priority` is no whole number from 0 to {2**31 - 1} - at `$.parameters.priority`",
+    ),
+    (
+        {"inputs": [tensor()], "parameters": {"binary_data_output": 1}},
+        BadRequest,
+        "`binary_data_output` is neither true nor false - at `$.parameters.binary_data_output`",
+    ),
+    (
+        {"inputs": [tensor()], "outputs": [{"name": "label", "parameters": {"classification": 3}}]},
+        Unsupported,
+        "`classification` is not served here - at `$.outputs[0].parameters.classification`",
     ),
     (
         {"inputs": [tensor()], "outputs": [{"name": "score"}]},
@@ -260,6 +316,13 @@ def test_the_protocol_reply_has_the_wanted_outputs_flat() -> None:
             {"name": "scores", "datatype": "FP32", "shape": [2, 2], "data": [0.5, 2.0, 1.0, 4.0]},
         ],
     }
+
+
+def test_numbers_are_written_as_short_as_they_can_be_read_back() -> None:
+    numbers = np.random.default_rng(7).standard_normal((4, 2)).astype(np.float32)
+    reply = wire().encode_infer((numbers, np.arange(4)), id="1", wanted=(0,))
+    assert np.asarray(json.loads(reply)["outputs"][0]["data"], np.float32).tobytes() == numbers.tobytes()
+    assert b"0.1," in wire().encode_plain((np.array([[0.1, 1]], np.float32), np.array([3], np.int64)), id="1")
 
 
 def test_what_json_has_no_word_for_becomes_null() -> None:

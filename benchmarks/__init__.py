@@ -1,0 +1,1 @@
+"""The benchmark of the runtime against its peers: `scripts/bench`; see README.md here."""

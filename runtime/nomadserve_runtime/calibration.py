@@ -1,0 +1,135 @@
+"""How long each batch size takes, measured before the replica is ready; and whether a thread is worth its hop."""
+
+import asyncio
+import os
+import statistics
+import time
+from bisect import bisect_left
+from queue import SimpleQueue
+from threading import Thread
+
+import msgspec
+import numpy as np
+
+from nomadserve_runtime import policy
+from nomadserve_runtime.engine import Engine
+from nomadserve_runtime.slots import Slot
+
+# Enough for a median that one disturbed run does not move, within a time that nobody waits for.
+RUNS_MAX = 15
+BUCKET_S_MAX = 0.15
+HOPS = 50
+# How long the event loop works on a small request, in which no other thread gets the interpreter.
+REQUEST_S = 50e-6
+
+
+class BatchTime(msgspec.Struct, frozen=True):
+    """One line of the table: a batch of `rows` rows takes `seconds`."""
+
+    rows: int
+    seconds: float
+
+
+class Calibration(msgspec.Struct, frozen=True):
+    """What was measured at start.
+
+    Attributes:
+        table: by rows, ascending, up to the largest batch; empty where nothing was measured.
+        hop_s: from a busy event loop to another thread and back.
+        is_inline: the event loop computes batches itself.
+    """
+
+    table: tuple[BatchTime, ...] = ()
+    hop_s: float = 0.0
+    is_inline: bool = False
+
+    def batch_s(self, rows: int) -> float:
+        """How long a batch of that many rows takes: as the next larger one that was measured; 0.0 for not measured."""
+        if not self.table:
+            return 0.0
+        place = bisect_left(self.table, rows, key=_rows)
+        return self.table[min(place, len(self.table) - 1)].seconds
+
+
+UNCALIBRATED = Calibration()
+
+
+def buckets(batch_max: int) -> list[int]:
+    """1, 2, 4, … and `batch_max`."""
+    powers = [2**power for power in range(batch_max.bit_length())]
+    return powers if powers[-1] == batch_max else [*powers, batch_max]
+
+
+async def calibrate(engine: Engine) -> Calibration:
+    """Time every batch size of `engine` on made-up rows; nothing else may use the engine meanwhile.
+
+    Raises whatever the engine raises: an engine that fails on such rows is not fit to serve.
+    """
+    slot = Slot(inputs=engine.inputs, outputs=engine.outputs, capacity=engine.batch_max, host_array=engine.host_array)
+    _make_up(slot)
+    table = tuple(BatchTime(rows, _time_of(engine, slot, rows)) for rows in buckets(engine.batch_max))
+    hop_s = await measure_hop()
+    return Calibration(
+        table,
+        hop_s,
+        policy.runs_inline(batch_s=table[-1].seconds, hop_s=hop_s, cores=len(os.sched_getaffinity(0))),
+    )
+
+
+async def measure_hop() -> float:
+    """The median way from the event loop to a thread and back, in seconds, while the loop has requests to work on."""
+    loop = asyncio.get_running_loop()
+    is_measuring = True
+
+    def work_on_a_request() -> None:
+        end_at = time.perf_counter() + REQUEST_S
+        while time.perf_counter() < end_at:
+            pass
+        if is_measuring:
+            loop.call_soon(work_on_a_request)
+
+    inbox: SimpleQueue[asyncio.Future[None] | None] = SimpleQueue()
+
+    def work() -> None:
+        while (future := inbox.get()) is not None:
+            loop.call_soon_threadsafe(future.set_result, None)
+
+    thread = Thread(target=work, name="hop", daemon=True)
+    thread.start()
+    seconds = []
+    loop.call_soon(work_on_a_request)
+    for _ in range(HOPS):
+        started_at = time.perf_counter()
+        future = loop.create_future()
+        inbox.put(future)
+        await future
+        seconds.append(time.perf_counter() - started_at)
+    is_measuring = False
+    inbox.put(None)
+    thread.join()
+    return statistics.median(seconds)
+
+
+def _time_of(engine: Engine, slot: Slot, rows: int) -> float:
+    known_s = engine.known_seconds(rows)
+    if known_s is not None:
+        return known_s
+    engine.run(slot, rows)  # the first run of a size allocates
+    seconds: list[float] = []
+    give_up_at = time.perf_counter() + BUCKET_S_MAX
+    while not seconds or (len(seconds) < RUNS_MAX and time.perf_counter() < give_up_at):
+        started_at = time.perf_counter()
+        engine.run(slot, rows)
+        seconds.append(time.perf_counter() - started_at)
+    return statistics.median(seconds)
+
+
+def _make_up(slot: Slot) -> None:
+    """Fill the inputs: numbers from 0 to 1 where they are floating, zeros (which are always valid) where not."""
+    chance = np.random.default_rng(0)
+    for array in slot.inputs:
+        array[...] = chance.random(array.shape) if array.dtype.kind == "f" else 0
+
+
+def _rows(line: BatchTime) -> int:
+    return line.rows

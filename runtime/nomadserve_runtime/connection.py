@@ -1,0 +1,355 @@
+"""HTTP/1.1 on one connection: bytes in, requests out, replies back; parsed by llhttp (httptools), kept in order here.
+
+Everything happens on the event loop, in the turn in which the bytes come: no thread, no hand-over. That costs a third
+of what a server with threads of its own does, whose every request crosses the interpreter's lock twice.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Protocol
+from urllib.parse import unquote
+
+import httptools
+
+from nomadserve_runtime.errors import TooSlow
+from nomadserve_runtime.request import Request
+from nomadserve_runtime.rsgi import Exchange, ReplyHeaders, Scope
+
+log = logging.getLogger("nomadserve.http")
+
+# None where nothing is left to await: the reply was sent, or comes when it is ready.
+Answer = Callable[[Scope, Exchange], Awaitable[None] | None]
+
+HEAD_NBYTES_MAX = 64 * 1024
+# Heads up to here are remembered, and no more of a client whose heads differed this often one after the other.
+KNOWN_NBYTES_MAX = 4096
+MISSES_MAX = 4
+
+HEAD_S_MAX = 30.0
+BODY_S_MAX = 120.0
+
+STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+# Not a status of HTTP's own: nobody reads it, the client has gone.
+STATUS_LINES[499] = "HTTP/1.1 499 Client Closed Request\r\n"
+
+
+class Owner(Protocol):
+    """What a connection knows of its server.
+
+    Attributes:
+        answer: the application.
+        connections: those that are open; each adds and removes itself.
+        is_stopping: every reply is the last one of its connection.
+    """
+
+    answer: Answer
+    connections: "set[Connection]"
+    is_stopping: bool
+
+
+class HeadTooLong(Exception):
+    """Raised into the parser by its own callback."""
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection. Requests are answered one after the other, in the order in which they came."""
+
+    def __init__(self, owner: Owner) -> None:
+        self.is_lost = False
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._paused: set[str] = set()
+        self._target = b""
+        self._headers: dict[str, str] = {}
+        self._head_nbytes = 0
+        self._head_since = 0.0  # 0.0 where no head is under way
+        self._receiving: Request | None = None
+        self._answering: Request | None = None
+        self._waiting: deque[Request] = deque()
+        self._task: asyncio.Task[None] | None = None
+        # The last request that came in one piece, its head, and how long it was with its body.
+        self._known: Request | None = None
+        self._known_head = b""
+        self._known_nbytes = 0
+        self._misses = 0
+
+    # -- what the transport calls ---------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has come."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._owner.connections.add(self)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """The client has gone, or was sent away."""
+        self.is_lost = True
+        self._owner.connections.discard(self)
+        for request in (self._answering, *self._waiting):
+            if request is not None:
+                request.lose()
+        self._waiting.clear()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; everything else happens in the parser's callbacks.
+
+        A client mostly sends the same head over and over; what is known of one need not be found out again.
+        """
+        is_between = self._answering is None and self._receiving is None and not self._head_since
+        if is_between and len(data) == self._known_nbytes and data.startswith(self._known_head):
+            self._start_known(data)
+            return
+        try:
+            self._parser.feed_data(data)
+            if is_between and self._misses < MISSES_MAX:
+                self._learn(data)
+        except httptools.HttpParserUpgrade:  # not spoken here: the request is answered as it is, and is the last one
+            for request in (self._answering, *self._waiting):
+                if request is not None:
+                    request.keep_alive = False
+        except httptools.HttpParserCallbackError as error:
+            if not isinstance(error.__context__, HeadTooLong):
+                log.error("a request failed", exc_info=error.__context__)
+            self._send_away(431)
+        except httptools.HttpParserError:
+            self._send_away(400)
+
+    # -- what the parser calls ------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """The first byte of a head."""
+        self._target = b""
+        self._headers = {}
+        self._head_nbytes = 0
+        self._head_since = time.monotonic()
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the request target."""
+        self._target += url
+        self._note_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header; behind a chunked body, a trailer, which nobody asks for."""
+        if self._receiving is not None:
+            return
+        self._note_head(len(name) + len(value))
+        key, text = name.lower().decode("latin-1"), value.decode("latin-1")
+        headers = self._headers
+        headers[key] = text if key not in headers else f"{headers[key]}, {text}"
+
+    def on_headers_complete(self) -> None:
+        """The head is whole: the application begins, whatever there is of the body."""
+        self._head_since = 0.0
+        parser, target = self._parser, self._target
+        if not target.startswith(b"/"):
+            target = _origin_form(target)
+        path, _, query = target.decode("latin-1").partition("?")
+        if "%" in path:
+            path = unquote(path)
+        request = Request(self, parser.get_method().decode("latin-1"), path, query, self._headers)
+        request.keep_alive = parser.should_keep_alive()
+        request.http_version = parser.get_http_version()
+        request.expects_continue = self._headers.get("expect", "").lower() == "100-continue"
+        self._receiving = request
+        if self._answering is None:
+            self._start(request)
+        else:
+            self._waiting.append(request)
+            self.pause("waiting")
+
+    def on_body(self, piece: bytes) -> None:
+        """A piece of a body."""
+        assert self._receiving is not None
+        self._receiving.add(piece)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        request = self._receiving
+        assert request is not None
+        self._receiving = None
+        request.end()
+        if request.is_answered:
+            self._finish(request)
+
+    def _note_head(self, nbytes: int) -> None:
+        self._head_nbytes += nbytes
+        if self._head_nbytes > HEAD_NBYTES_MAX:
+            raise HeadTooLong
+
+    # -- what requests call ---------------------------------------------------------------------------------------
+
+    def want_body(self, request: Request) -> None:
+        """Somebody reads the body of `request` now."""
+        if request.expects_continue and request.http_version != "1.0":
+            request.expects_continue = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.resume("ahead")
+
+    def send(self, request: Request, status: int, headers: ReplyHeaders, body: bytes) -> None:
+        """Write a reply; the next request's turn comes when this one has been received to its end."""
+        if self.is_lost:
+            return
+        if self._owner.is_stopping or ("connection", "close") in headers:
+            request.keep_alive = False
+        if request.http_version == "1.0":
+            headers = [*headers, ("connection", "keep-alive" if request.keep_alive else "close")]
+        elif not request.keep_alive and ("connection", "close") not in headers:
+            headers = [*headers, ("connection", "close")]
+        fields = "".join([f"{name}: {value}\r\n" for name, value in headers])
+        head = f"{STATUS_LINES[status]}{fields}content-length: {len(body)}\r\ndate: {_date()}\r\n\r\n"
+        self._transport.write(head.encode("latin-1") + (b"" if request.method == "HEAD" else body))
+        if request.is_whole:
+            self._finish(request)
+        elif request.expects_continue or status == TooSlow.status:
+            self._transport.close()  # its body may never come
+        else:
+            self.resume("ahead")
+
+    def pause(self, reason: str) -> None:
+        """Read nothing from the socket until every reason has gone."""
+        if not self._paused and not self._transport.is_closing():
+            self._transport.pause_reading()
+        self._paused.add(reason)
+
+    def resume(self, reason: str) -> None:
+        """A reason not to read has gone."""
+        if reason in self._paused:
+            self._paused.discard(reason)
+            if not self._paused and not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def abort(self) -> None:
+        """Close the connection without another word."""
+        self._transport.abort()
+
+    def address(self, end: str) -> str:
+        """`host:port` of the "peername" or the "sockname"."""
+        host, port, *_ = self._transport.get_extra_info(end) or ("", 0)
+        return f"{host}:{port}"
+
+    # -- what the server calls ------------------------------------------------------------------------------------
+
+    def close_when_idle(self) -> None:
+        """Close as soon as every request that has come is answered."""
+        if self._answering is None:
+            self._transport.close()
+
+    def check_pace(self, now: float) -> None:
+        """Send away whoever takes too long over a head or a body."""
+        if self._head_since and now - self._head_since > HEAD_S_MAX:
+            self._send_away(408)
+        request = self._receiving
+        if request is not None and now - request.received_at > BODY_S_MAX:
+            if request.is_answered:
+                self._transport.abort()
+            else:
+                request.fail(TooSlow(f"the body did not arrive within {BODY_S_MAX:g} s"))
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _learn(self, data: bytes) -> None:
+        """Remember the request that `data` was, if it was a whole one and its head says all of its length."""
+        request = self._answering
+        end = data.find(b"\r\n\r\n", 0, KNOWN_NBYTES_MAX) + 4
+        if (
+            request is None
+            or not request.is_repeatable
+            or request.headers.get("content-length") != str(len(data) - end)
+        ):
+            return
+        self._misses += 1
+        self._known, self._known_head, self._known_nbytes = request, data[:end], len(data)
+
+    def _start_known(self, data: bytes) -> None:
+        known = self._known
+        assert known is not None
+        request = Request(self, known.method, known.path, known.query_string, known.headers)
+        request.add(data[len(self._known_head) :])
+        request.is_whole = True
+        self._misses = 0
+        self._start(request)
+
+    def _start(self, request: Request) -> None:
+        self._answering = request
+        self._begin(request)
+
+    def _begin(self, request: Request) -> None:
+        try:
+            answer = self._owner.answer(request, request)
+        except Exception:
+            log.exception("a request failed")
+            request.response_bytes(500, [], b"")
+            return
+        if answer is not None:
+            self._task = asyncio.Task(_finish_answer(request, answer), loop=self._loop)
+
+    def _finish(self, request: Request) -> None:
+        """A request is received and answered."""
+        self._answering = None
+        if not request.keep_alive:
+            self._transport.close()
+        elif self._waiting:
+            following = self._waiting.popleft()
+            if not self._waiting:
+                self.resume("waiting")
+            self._answering = following
+            # Not from here: a long row of refused requests would nest as deeply.
+            self._loop.call_soon(self._begin, following)
+
+    def _send_away(self, status: int) -> None:
+        """Answer what is no request, and close; whole requests that came before it are answered first."""
+        if self._answering is not None and self._answering.is_whole:
+            whole = [request for request in self._waiting if request.is_whole]
+            self._waiting = deque(whole)
+            (whole[-1] if whole else self._answering).keep_alive = False
+            self.pause("broken")
+            return
+        if self._answering is not None:
+            was_answered, self._answering.is_answered = self._answering.is_answered, True
+            self._answering.lose()
+        else:
+            was_answered = False
+        if not was_answered and not self._transport.is_closing():
+            text = HTTPStatus(status).phrase
+            reason = {400: "invalid", 408: "too_slow", 431: "too_large"}[status]
+            body = f'{{"error":"{text.lower()}","reason":"{reason}"}}'
+            self._transport.write(
+                f"{STATUS_LINES[status]}content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+                f"connection: close\r\n\r\n{body}".encode()
+            )
+        self._transport.close()
+
+
+async def _finish_answer(request: Request, answer: Awaitable[None]) -> None:
+    try:
+        await answer
+    except Exception:
+        log.exception("a request failed")
+        request.response_bytes(500, [], b"")
+
+
+def _origin_form(target: bytes) -> bytes:
+    """`/path` of a target written as a whole URL, as for a proxy; anything else, such as `*`, stays as it is."""
+    try:
+        url = httptools.parse_url(target)
+    except httptools.HttpParserInvalidURLError:
+        return target
+    return (url.path or b"/") + (b"?" + url.query if url.query else b"")
+
+
+_date_text, _date_at = "", 0
+
+
+def _date() -> str:
+    """Now, for the `date` header; made once a second."""
+    global _date_text, _date_at
+    now = int(time.time())
+    if now != _date_at:
+        _date_text, _date_at = formatdate(now, usegmt=True), now
+    return _date_text

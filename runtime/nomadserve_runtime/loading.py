@@ -1,0 +1,58 @@
+"""A model of the configuration → a loaded, calibrated `Model` with its batcher."""
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+from nomadserve_runtime.batcher import Batcher
+from nomadserve_runtime.calibration import calibrate
+from nomadserve_runtime.config import Config, ModelConfig
+from nomadserve_runtime.engine import Engine, open_engine
+from nomadserve_runtime.errors import WrongSetting
+from nomadserve_runtime.inference import Model
+from nomadserve_runtime.metrics import Series
+from nomadserve_runtime.wire import ModelWire
+
+
+def open_model(model: ModelConfig) -> Engine:
+    """Check the file and open it. Takes its time, and needs no event loop.
+
+    Raises:
+        WrongSetting: the file is missing, corrupt, not the one that was asked for, or can't be served.
+        CannotStart: the engine itself is not there.
+    """
+    path = Path(model.path)
+    if model.checksum:
+        _check_sum(path, model.checksum)
+    return open_engine(model.engine, path, batch_max=model.max_batch, threads=model.threads)
+
+
+async def start_model(config: Config, name: str, engine: Engine, series: Series) -> Model:
+    """Calibrate an engine and put a batcher in front of it; nothing else may use the engine."""
+    metrics = series.model(name)
+    batcher = Batcher(
+        engine,
+        queue_max=config.queue_max,
+        delay_s_max=config.batch_delay_s_max,
+        latency_target_s=config.batch_latency_target_s,
+        # In a thread, with an event loop of its own: other models may be serving.
+        calibration=await asyncio.to_thread(asyncio.run, calibrate(engine)),
+        metrics=metrics,
+    )
+    wire = ModelWire(
+        name, version=config.version, inputs=engine.inputs, outputs=engine.outputs, rows_max=batcher.rows_max
+    )
+    return Model(name, wire, batcher, metrics)
+
+
+def _check_sum(path: Path, wanted: str) -> None:
+    try:
+        with path.open("rb") as file:
+            found = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WrongSetting(f"can't read `{path}`: {error.strerror}", hint="check the path of the model") from error
+    if found != wanted:
+        raise WrongSetting(
+            f"`{path}` is not the file that was asked for: its checksum is {found}, not {wanted}",
+            hint="bring the file on this node up to date, or deploy the service again",
+        )

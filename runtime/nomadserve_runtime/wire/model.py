@@ -1,0 +1,40 @@
+"""All forms of one model, behind one object."""
+
+from collections.abc import Sequence
+
+from nomadserve_runtime.tensors import TensorSpec
+from nomadserve_runtime.wire.infer import InferForm
+from nomadserve_runtime.wire.plain import PlainForm
+
+# The longest way to write one number, its comma and its share of the indentation, in a JSON body that a machine wrote.
+ELEMENT_NBYTES_MAX = 64
+# What a body holds beside its numbers: names, id, parameters.
+ENVELOPE_NBYTES_MAX = 64 * 1024
+
+
+class ModelWire:
+    """Decodes the requests and encodes the replies of one model.
+
+    Attributes:
+        body_nbytes_max: no valid body for this model is longer.
+    """
+
+    def __init__(
+        self, name: str, *, version: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], rows_max: int
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self.rows_max = rows_max
+        elements = rows_max * sum(spec.row_size for spec in self.inputs)
+        self.body_nbytes_max = ENVELOPE_NBYTES_MAX + elements * ELEMENT_NBYTES_MAX
+        plain = PlainForm(name, version=version, inputs=inputs, outputs=outputs, rows_max=rows_max)
+        infer = InferForm(name, version=version, inputs=inputs, outputs=outputs, rows_max=rows_max)
+        # Bound once: each of them is called for every request.
+        self.decode_plain = plain.decode
+        self.encode_plain = plain.encode
+        self.decode_infer = infer.decode
+        self.decode_binary = infer.decode_binary
+        self.encode_infer = infer.encode
+        self.encode_binary = infer.encode_binary

@@ -1,0 +1,53 @@
+import asyncio
+
+import pytest
+
+from nomadserve_runtime.calibration import UNCALIBRATED, BatchTime, Calibration, buckets, calibrate
+from nomadserve_runtime.engines.fake import FakeEngine
+from nomadserve_runtime.slots import Slot
+from tests.unit.runtime.models import fake_engine
+
+
+@pytest.mark.parametrize(
+    ("batch_max", "wanted"), [(1, [1]), (2, [1, 2]), (5, [1, 2, 4, 5]), (32, [1, 2, 4, 8, 16, 32])]
+)
+def test_every_power_of_two_and_the_largest_batch_are_timed(batch_max: int, wanted: list[int]) -> None:
+    assert buckets(batch_max) == wanted
+
+
+def test_a_batch_takes_as_long_as_the_next_larger_one_that_was_timed() -> None:
+    found = Calibration((BatchTime(1, 0.1), BatchTime(2, 0.2), BatchTime(4, 0.4)))
+    assert [found.batch_s(rows) for rows in (1, 2, 3, 4, 9)] == [0.1, 0.2, 0.4, 0.4, 0.4]
+    assert UNCALIBRATED.batch_s(1) == 0.0
+
+
+def test_an_engine_that_knows_its_times_is_not_run() -> None:
+    found = asyncio.run(calibrate(fake_engine(delay_ms=3_600_000, delay_ms_per_row=1000)))
+    assert [(line.rows, line.seconds) for line in found.table] == [(1, 3601.0), (2, 3602.0), (4, 3604.0)]
+    assert not found.is_inline
+
+
+class Runs(FakeEngine):
+    """Notes the batches that it is given, and does not know how long they take."""
+
+    def known_seconds(self, rows: int) -> float | None:  # type: ignore[override]
+        return None
+
+    def run(self, slot: Slot, rows: int) -> None:
+        self.batches = [*getattr(self, "batches", []), rows]
+        super().run(slot, rows)
+
+
+def test_an_engine_is_run_at_every_size_before_it_serves() -> None:
+    engine = fake_engine(batch_max=4)
+    engine.__class__ = Runs
+    found = asyncio.run(calibrate(engine))
+    assert isinstance(engine, Runs)
+    assert set(engine.batches) == {1, 2, 4}
+    assert min(engine.batches.count(rows) for rows in (1, 2, 4)) >= 2
+    assert all(line.seconds > 0 for line in found.table)
+    assert found.hop_s > 0
+
+
+def test_an_engine_faster_than_any_thread_runs_on_the_event_loop() -> None:
+    assert asyncio.run(calibrate(fake_engine())).is_inline
