@@ -3,6 +3,7 @@
 Rendered here for every cluster: `dev up` runs them on loopback, `platform up` on the machines of an existing one.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import jinja2
@@ -98,13 +99,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return "127.0.0.1" if self.bind_address == "0.0.0.0" else self.bind_address
 
 
-def render_part(part: Part, settings: Settings) -> str:
-    """The job of one part as HCL."""
+def render_part(part: Part, settings: Settings, *, routed: Sequence[str] = ()) -> str:
+    """The job of one part as HCL.
+
+    routed: the services whose names the gateway is to have, as `entries.routed_services` tells.
+    """
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     template = environment.from_string((jobs_dir() / f"{part}.nomad.hcl.j2").read_text())
     return template.render(
         jobs=JOBS,
         services=SERVICES,
+        routed=list(routed),
         gateway_metrics_service=GATEWAY_METRICS,
         is_container=settings.is_container,
         reachable_address=settings.reachable_address,

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from nomadserve import platform
+from nomadserve import entries, platform
 from nomadserve.errors import BlockedOnCapacity, TimedOut, WrongInput
-from nomadserve.nomad_api import DEFAULT_NAMESPACE, Job
-from nomadserve.operations import fit, job_diff, traffic
+from nomadserve.nomad_api import DEFAULT_NAMESPACE
+from nomadserve.operations import fit, job_diff
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.down import stop_jobs
 from nomadserve.operations.events import Done, EntryWritten, Event, JobRegistered, Note
@@ -65,12 +65,10 @@ def write_entries(cluster: Cluster) -> Iterator[Event]:
 
 def register(cluster: Cluster, part: Part, settings: Settings) -> bool:
     """Bring the part's job to what is wanted; False where it is already."""
-    source = platform.render_part(part, settings)
+    source = platform.render_part(part, settings, routed=routed_services(cluster))
     job = cluster.nomad.parse(source)
     current = cluster.nomad.job(JOBS[part])
     is_registered = current is not None and not current["Stop"]
-    if part == "gateway" and current is not None and is_registered:
-        job = with_routed_names(job, current)
     planned = cluster.nomad.plan(job)
     if is_registered and not job_diff.diff_lines(planned["Diff"], before=current, after=job):
         return False
@@ -78,17 +76,9 @@ def register(cluster: Cluster, part: Part, settings: Settings) -> bool:
     return True
 
 
-def with_routed_names(job: Job, current: Job) -> Job:
-    """The gateway's new job with the names of the services that the current one carries."""
-    for name in routed_names(current):
-        job = traffic.with_name(job, name)
-    return job
-
-
-def routed_names(gateway_job: Job) -> list[str]:
-    """The services whose names the gateway registers."""
-    own = {SERVICES["gateway"], platform.GATEWAY_METRICS}
-    return [block["Name"] for block in gateway_job["TaskGroups"][0]["Services"] if block["Name"] not in own]
+def routed_services(cluster: Cluster) -> list[str]:
+    """The services that are reached through the gateway, wherever that runs, or will."""
+    return entries.routed_services(cluster.consul.entry("service-router", entries.ROUTER))
 
 
 def wait_until_healthy(cluster: Cluster, part: Part, *, timeout_s: float) -> Iterator[Event]:
@@ -154,7 +144,7 @@ def platform_down(cluster: Cluster, parts: Sequence[Part], *, is_forced: bool) -
     """
     cluster = at_home(cluster)
     jobs = {part: job for part in parts if (job := cluster.nomad.job(JOBS[part])) is not None}
-    routed = routed_names(jobs["gateway"]) if "gateway" in jobs else []
+    routed = routed_services(cluster) if "gateway" in jobs else []
     if routed and not is_forced:
         raise WrongInput(
             f"the gateway routes to {', '.join(f'`{name}`' for name in routed)}: without it they can't be reached",

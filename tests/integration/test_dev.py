@@ -13,6 +13,7 @@ import psutil
 import pytest
 import requests
 
+from nomadserve import entries
 from nomadserve.engines.local.ports import dynamic_range, ports_at, taken
 from nomadserve.engines.local.record import Cluster
 from tests.integration.local_clusters import Cli, RunningCluster, free_offset, home_of
@@ -236,12 +237,12 @@ def test_up_repairs_a_cluster_whose_agents_were_killed(bare_cli: Cli, start_clus
     cluster = start_cluster("repaired")
     sleepers = run_sleeper(cluster)
     routes = [{"Match": {"HTTP": {"PathPrefix": "/x"}}, "Destination": {"Service": "x"}}]
-    entries = f"{cluster.consul}/v1/config"
+    config = f"{cluster.consul}/v1/config"
     for entry in (
         {"Kind": "service-defaults", "Name": "x", "Protocol": "http"},
         {"Kind": "service-router", "Name": "nomadserve", "Routes": routes},
     ):
-        assert requests.put(entries, json=entry, timeout=10).json() is True
+        assert requests.put(config, json=entry, timeout=10).json() is True
     kill_agent(cluster.home, "nomad.json")
     kill_agent(cluster.home, "consul.json")
     assert bare_cli("dev", "status", "--name", cluster.name, check=False).returncode == 1
@@ -250,7 +251,7 @@ def test_up_repairs_a_cluster_whose_agents_were_killed(bare_cli: Cli, start_clus
 
     is_whole(bare_cli, cluster)
     assert all(process.is_running() for process in sleepers)
-    kept = requests.get(f"{entries}/service-router/nomadserve", timeout=10).json()["Routes"]
+    kept = requests.get(f"{config}/service-router/nomadserve", timeout=10).json()["Routes"]
     assert [route["Destination"]["Service"] for route in kept] == ["x"]
 
 
@@ -260,10 +261,17 @@ def test_up_repairs_what_alone_is_missing(bare_cli: Cli, start_cluster: StartClu
     if harm == "kill consul":
         kill_agent(cluster.home, "consul.json")
     else:
+        defaults = {"Kind": "service-defaults", "Name": "x", "Protocol": "http"}
+        router = entries.with_routes(None, "x", entries.routes("x", {"v1": 300}))
+        for entry in (defaults, defaults | {"Name": "x-v1"}, router):
+            assert requests.put(f"{cluster.consul}/v1/config", json=entry, timeout=10).json() is True
         requests.delete(f"{cluster.nomad}/v1/job/nomadserve-gateway", timeout=10).raise_for_status()
         eventually(lambda: not answers(cluster.gateway), "a stopped gateway")
     bare_cli("dev", "up", "--name", cluster.name)
     is_whole(bare_cli, cluster)
+    if harm == "stop the gateway":
+        named = requests.get(f"{cluster.consul}/v1/health/service/x", timeout=10).json()
+        assert [found["Service"]["Port"] for found in named] == [int(cluster.gateway.rpartition(":")[2])]
     bare_cli("dev", "down", "--name", cluster.name)
 
 

@@ -54,6 +54,12 @@ def create_config_entry(cluster: Cluster, entry: Mapping[str, Any]) -> bool:
     return bool(_call("PUT", f"{cluster.consul_url}/v1/config", parameters={"cas": "0"}, body=entry))
 
 
+def config_entry(cluster: Cluster, kind: str, name: str) -> dict[str, Any] | None:
+    """A Consul config entry, or None."""
+    found = _call("GET", f"{cluster.consul_url}/v1/config/{kind}")
+    return next((entry for entry in found or [] if entry["Name"] == name), None)
+
+
 def passing_ports(cluster: Cluster, service: str) -> list[int]:
     """Ports of the instances of a Consul service whose checks all pass."""
     url = f"{cluster.consul_url}/v1/health/service/{service}"

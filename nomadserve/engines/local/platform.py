@@ -1,6 +1,6 @@
 """The platform of a local cluster: its jobs on loopback, at the cluster's ports."""
 
-from nomadserve import platform
+from nomadserve import entries, platform
 from nomadserve.engines.catalogue import AUTOSCALER, PROMETHEUS_SERVER, Engine
 from nomadserve.engines.local import api
 from nomadserve.engines.local.record import Cluster, Home, known_names
@@ -40,7 +40,8 @@ def has_job(cluster: Cluster, part: platform.Part) -> bool:
 
 def register(cluster: Cluster, part: platform.Part) -> None:
     """Register the part's job, without waiting for it."""
-    hcl = platform.render_part(part, settings(cluster))
+    routed = entries.routed_services(api.config_entry(cluster, "service-router", entries.ROUTER))
+    hcl = platform.render_part(part, settings(cluster), routed=routed)
     api.register_job(cluster, api.parse_job(cluster, hcl), hcl)
 
 

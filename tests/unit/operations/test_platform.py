@@ -1,8 +1,9 @@
+import re
 from typing import Any
 
 import pytest
 
-from nomadserve import platform
+from nomadserve import entries, platform
 from nomadserve.cli.platform import defaults
 from nomadserve.consul_api import Instance
 from nomadserve.errors import WrongInput
@@ -36,34 +37,41 @@ class FakeNomad:
 
 
 class FakeConsul:
-    def __init__(self, healthy: dict[str, list[bool]]) -> None:
+    def __init__(self, healthy: dict[str, list[bool]], routed: tuple[str, ...] = ()) -> None:
         self.healthy = healthy
+        self.routed = routed
+
+    def entry(self, kind: str, name: str) -> dict[str, Any]:
+        assert (kind, name) == ("service-router", "nomadserve")
+        return entries.with_routes(
+            None, "", [route for each in self.routed for route in entries.routes(each, {"v1": 1})]
+        )
 
     def instances(self, service: str) -> list[Instance]:
         return [Instance("127.0.0.1", 9, passes) for passes in self.healthy.get(service, [])]
 
 
-def cluster(jobs: dict[str, dict[str, Any]], **healthy: list[bool]) -> Cluster:
-    return Cluster(FakeNomad(jobs), FakeConsul(healthy))  # type: ignore[arg-type]
+def cluster(jobs: dict[str, dict[str, Any]], *routed: str, **healthy: list[bool]) -> Cluster:
+    return Cluster(FakeNomad(jobs), FakeConsul(healthy, routed))  # type: ignore[arg-type]
 
 
-def test_a_new_gateway_job_keeps_the_names_of_the_services() -> None:
-    kept = operations.with_routed_names(gateway(*OWN), gateway(*OWN, "digits", "faces"))
-    assert [block["Name"] for block in kept["TaskGroups"][0]["Services"]] == [*OWN, "digits", "faces"]
-    assert {block["PortLabel"] for block in kept["TaskGroups"][0]["Services"]} == {"gateway"}
+def test_a_new_gateway_job_has_the_names_of_the_routed_services() -> None:
+    hcl = platform.render_part("gateway", platform.Settings(), routed=["digits", "faces"])
+    assert re.findall(r'name     = "(.+)"', hcl) == [*OWN[:1], "digits", "faces", *OWN[1:]]
+    assert hcl.count('\n      port     = "gateway"') == 3
 
 
 def test_a_gateway_with_services_is_not_stopped_unasked() -> None:
     jobs = {"nomadserve-gateway": gateway(*OWN, "digits")}
     with pytest.raises(WrongInput, match="the gateway routes to `digits`"):
-        list(operations.platform_down(cluster(jobs), platform.PARTS, is_forced=False))
+        list(operations.platform_down(cluster(jobs, "digits"), platform.PARTS, is_forced=False))
     assert jobs
 
 
 @pytest.mark.parametrize(("names", "is_forced"), [((), False), (("digits",), True)])
 def test_all_parts_are_stopped_the_last_first(names: tuple[str, ...], is_forced: bool) -> None:
     jobs = {f"nomadserve-{part}": gateway(*OWN, *names) for part in platform.PARTS}
-    *stopped, done = operations.platform_down(cluster(jobs), platform.PARTS, is_forced=is_forced)
+    *stopped, done = operations.platform_down(cluster(jobs, *names), platform.PARTS, is_forced=is_forced)
     assert [event.job_id for event in stopped] == [  # type: ignore[attr-defined]
         "nomadserve-autoscaler",
         "nomadserve-prometheus",
