@@ -171,6 +171,20 @@ def test_debian_package_is_unpacked_aside(order: Order, talk: Talk, on_path: OnP
     assert origin == "Debian package prometheus_2.42.0_amd64.deb"
 
 
+def test_package_lists_that_are_missing_are_fetched_for_us_alone(order: Order, talk: Talk, on_path: OnPath) -> None:
+    apt_get = """#!/bin/sh
+case "$*" in
+    *-oDir::State::lists=*update) echo updated > lists-are-there ;;
+    *-oDir::State::lists=*"download prometheus") [ -e lists-are-there ] && echo deb > prometheus_2.42.0_amd64.deb ;;
+    *) echo "E: Unable to locate package prometheus"; exit 100 ;;
+esac
+"""
+    on_path("apt-get", apt_get)
+    on_path("dpkg-deb", "#!/bin/sh\n/bin/mkdir -p $3/usr/bin && echo program > $3/usr/bin/prometheus\n")
+
+    assert DebianPackage("prometheus", "usr/bin/prometheus").bring(order, talk).startswith("Debian package")
+
+
 def test_system_without_apt_is_unavailable(order: Order, talk: Talk, on_path: OnPath) -> None:
     with pytest.raises(Unavailable, match="not a Debian-like system"):
         DebianPackage("prometheus", "usr/bin/prometheus").bring(order, talk)
