@@ -228,7 +228,15 @@ def test_no_room_is_said_with_each_nodes_reason(cli: Cli, tmp_path: Path) -> Non
     cli("down", "huge", "--yes")
 
 
-def test_ctrl_c_stops_following_and_not_the_deployment(cli: Cli, cluster: RunningCluster, tmp_path: Path) -> None:
+@pytest.fixture
+def ctrl_c_works() -> Iterator[None]:
+    """A shell that starts a run in the background has it ignore SIGINT, and whatever it starts inherits that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_stops_following_and_not_the_deployment(ctrl_c_works: None, cli: Cli, tmp_path: Path) -> None:
     file = service_file(tmp_path, "patient")
     process = subprocess.Popen([NOMADSERVE, "up", file], env=cli.environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
