@@ -82,7 +82,7 @@ def runs_inline(*, batch_s: float, hop_s: float, cores: int) -> bool:
 
     batch_s: how long the largest batch takes.  hop_s: from the event loop to the engine's thread and back.
     """
-    return batch_s <= (STALL_S_MAX if cores == 1 else hop_s)
+    return batch_s <= (STALL_S_MAX if cores == 1 else min(hop_s, STALL_S_MAX))
 
 
 def is_worth_a_turn(*, rows: int, capacity: int, reading: int, turns: int) -> bool:

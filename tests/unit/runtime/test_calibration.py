@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from nomadserve_runtime import calibration
 from nomadserve_runtime.calibration import UNCALIBRATED, BatchTime, Calibration, buckets, calibrate
 from nomadserve_runtime.engines.fake import FakeEngine
 from nomadserve_runtime.slots import Slot
@@ -47,6 +48,22 @@ def test_an_engine_is_run_at_every_size_before_it_serves() -> None:
     assert min(engine.batches.count(rows) for rows in (1, 2, 4)) >= 2
     assert all(line.seconds > 0 for line in found.table)
     assert found.hop_s > 0
+
+
+def test_a_thread_that_is_hardly_ever_reached_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock:
+        """Every look at it takes a hundredth of a second: fifty hops would take seconds."""
+
+        now = 0.0
+
+        def perf_counter(self) -> float:
+            self.now += 0.01
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(calibration, "time", clock)
+    asyncio.run(calibration.measure_hop())
+    assert clock.now < 10 * calibration.HOPS_S_MAX
 
 
 def test_an_engine_faster_than_any_thread_runs_on_the_event_loop() -> None:

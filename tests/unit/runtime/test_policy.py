@@ -74,6 +74,9 @@ def test_a_refused_client_is_told_when_the_present_backlog_is_done(rows: int, ra
 def test_a_batch_runs_on_the_event_loop_where_a_thread_would_cost_more_than_it_frees() -> None:
     assert policy.runs_inline(batch_s=0.00001, hop_s=0.00002, cores=8)
     assert not policy.runs_inline(batch_s=0.00003, hop_s=0.00002, cores=8)
+    assert not policy.runs_inline(batch_s=0.01, hop_s=0.1, cores=8), (
+        "no thread is so late that requests may stand still"
+    )
     assert policy.runs_inline(batch_s=0.0005, hop_s=0.00002, cores=1)
     assert not policy.runs_inline(batch_s=0.01, hop_s=0.00002, cores=1)
 
