@@ -77,9 +77,9 @@ def make_plan(cluster: Cluster, service: Service) -> Plan:
         current = None
     source = render_job(service)
     job = cluster.nomad.parse(source)
-    group = job["TaskGroups"][0]
-    count = live_count(service, current) or group["Count"]
-    group["Count"] = count
+    count = live_count(service, current)
+    if count is not None:
+        job["TaskGroups"][0]["Count"] = count
     lines = keep_attempt(cluster, job, current)
     planned = cluster.nomad.plan(job)
     lines = [*job_diff.diff_lines(planned["Diff"], before=current, after=job), *lines]
@@ -188,20 +188,19 @@ def refuse_taken_names(cluster: Cluster, service: Service, job: Job | None) -> N
                 f"`{service.job_id}`, the Consul name of this version, is already a service of its own",
                 hint="choose another service name or version",
             )
-    for name in (service.name, service.job_id):
-        refuse_registered_name(cluster, service.name, name)
+    refuse_registered_names(cluster, service)
 
 
-def refuse_registered_name(cluster: Cluster, service: str, name: str) -> None:
+def refuse_registered_names(cluster: Cluster, service: Service) -> None:
     """No name that something else is already found by, such as `consul` or `nomad`.
 
     A routed service's own name stands for the gateways, a version's for its replicas, which say whose they are.
     """
     gateways = {gateway.authority for gateway in cluster.consul.instances(entries.ROUTER)}
-    found = cluster.consul.instances(name)
-    others = [each for each in found if each.authority not in gateways and each.meta.get("service") != service]
-    if others:
-        raise WrongInput(
-            f"`{name}.service.consul` already names something else, at {others[0].authority}",
-            hint="choose another service name or version",
-        )
+    for name in (service.name, service.job_id):
+        for found in cluster.consul.instances(name):
+            if found.authority not in gateways and found.meta.get("service") != service.name:
+                raise WrongInput(
+                    f"`{name}.service.consul` already names something else, at {found.authority}",
+                    hint="choose another service name or version",
+                )
