@@ -1,10 +1,13 @@
 """`nomadserve bench`."""
 
-from collections.abc import Iterable
+import signal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
@@ -16,8 +19,11 @@ from nomadserve.cli.report_file import report_options, write_report
 from nomadserve.operations.bench import BenchDone, Limits, Report, StepMeasured, StepMoves, Wishes, bench
 from nomadserve.operations.bench.knee import Step, Verdict
 from nomadserve.operations.bench.page import bench_page
+from nomadserve.operations.bench.ui import bench_ui
 from nomadserve.operations.events import Event
 
+# Options of the search for the knee, which `--ui` leaves to the person who watches.
+OF_THE_SEARCH = ("p99", "errors", "step", "precision", "rate_max", "threads", "report_file", "as_json")
 COLUMNS = ("offered/s", "answered/s", "p50 ms", "p99 ms", "rows/batch", "refused", "failed", "cores", "late ms", "")
 
 
@@ -41,7 +47,19 @@ COLUMNS = ("offered/s", "answered/s", "p50 ms", "p99 ms", "rows/batch", "refused
 @click.option("--max-delay", help="Of a model file: how long an idle engine waits, such as 2ms.")
 @report_options("bench.html")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def command(target: str, report_file: str, as_json: bool, **options: Any) -> int:
+@click.option("--ui", is_flag=True, help="Instead of all that, Locust's web page on the same replica, until Ctrl-C.")
+@click.option("--ui-port", type=click.IntRange(1, 65535), help="Port of that page, on 127.0.0.1; a free one otherwise.")
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    target: str,
+    report_file: str,
+    as_json: bool,
+    ui: bool,
+    ui_port: int | None,
+    **options: Any,
+) -> int:
     r"""Find what one replica takes: load in steps until its latency or its errors pass a limit.
 
     TARGET is a model file, which is served here for the test, the address of a running `nomadserve serve`, or a
@@ -51,8 +69,17 @@ def command(target: str, report_file: str, as_json: bool, **options: Any) -> int
         nomadserve bench models/digits-v2.onnx --data @request.json
         nomadserve bench http://127.0.0.1:8000 --p99 50ms
         nomadserve bench digits --version v1
+        nomadserve bench digits --version v1 --ui
+
+    The load is open: requests leave by the clock, whatever the replies do. The load of `--ui` is closed: each of
+    Locust's users waits for its reply before it sends again, so a replica that stalls slows its own test down, and
+    latencies look better than clients would find them. Watch with it; take numbers for the file from the search.
     """
-    report = watch(bench(target, wishes_from(options)))
+    with ended_as_by_ctrl_c():
+        if ui:
+            watch_page(context, target, ui_port, wishes_from(options))
+            return 0
+        report = watch(bench(target, wishes_from(options)))
     if as_json:
         output.emit_json(report)
     else:
@@ -62,6 +89,30 @@ def command(target: str, report_file: str, as_json: bool, **options: Any) -> int
     for doubt in report.doubts:
         output.warning(doubt)
     return 0 if report.knee else 1
+
+
+@contextmanager
+def ended_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM, and the end of the terminal, end what was started here too, as Ctrl-C does."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is signal.SIG_DFL:  # `nohup` means what it says
+            signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def watch_page(context: click.Context, target: str, port: int | None, wishes: Wishes) -> None:
+    """Locust's page until Ctrl-C or SIGTERM, which are its ordinary end."""
+    for name in OF_THE_SEARCH:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            flag = next(option.opts[0] for option in context.command.params if option.name == name)
+            raise click.UsageError(f"`{flag}` and `--ui` exclude one another: the page searches for nothing")
+    for event in bench_ui(target, wishes, port=port):
+        output.say(str(event))
 
 
 def wishes_from(options: dict[str, Any]) -> Wishes:

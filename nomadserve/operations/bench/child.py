@@ -39,8 +39,13 @@ def serving(file: Path, options: Mapping[str, object]) -> Iterator[tuple[int, fl
     program = "import sys; from nomadserve.cli import run; sys.exit(run(sys.argv[1:]))"
     with tempfile.TemporaryFile() as log:
         started_at = time.monotonic()
+        # A session of its own: Ctrl-C reaches us alone, and the replica drains after its load has ended, not under it.
         process = subprocess.Popen(
-            [sys.executable, "-c", program, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            [sys.executable, "-c", program, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
         try:
             _wait_ready(process, port, log, within_s=READY_WITHIN_S)
@@ -66,17 +71,17 @@ def _wait_ready(process: "subprocess.Popen[bytes]", port: int, log: IO[bytes], *
     url, until = f"http://127.0.0.1:{port}/v2/health/ready", time.monotonic() + within_s
     while time.monotonic() < until:
         if process.poll() is not None:
-            raise ServeFailed(f"`nomadserve serve` ended with exit code {process.returncode}:\n{_tail(log)}")
+            raise ServeFailed(f"`nomadserve serve` ended with exit code {process.returncode}:\n{tail(log)}")
         try:
             if requests.get(url, timeout=1).status_code == requests.codes.ok:
                 return
         except requests.RequestException:
             pass
         time.sleep(LOOK_EVERY_S)
-    raise TimedOut(f"`nomadserve serve` is not ready after {within_s:g} s:\n{_tail(log)}")
+    raise TimedOut(f"`nomadserve serve` is not ready after {within_s:g} s:\n{tail(log)}")
 
 
-def _tail(log: IO[bytes]) -> str:
+def tail(log: IO[bytes]) -> str:
     """The last of what it said."""
     size = log.seek(0, 2)
     log.seek(max(0, size - LOG_NBYTES))

@@ -59,3 +59,27 @@ class BenchDone(Event, frozen=True, kw_only=True):
         if knee is None:
             return "no rate passed"
         return f"the knee: {knee.rate:g} requests/s, p99 {knee.outcome.latency_ms['p99']:.1f} ms"
+
+
+class PageReady(Event, frozen=True, kw_only=True):
+    """Locust's page is there.
+
+    Attributes:
+        users: what its form proposes.
+    """
+
+    url: str
+    users: int
+
+    def __str__(self) -> str:
+        return f"Locust's page is at {self.url}; Ctrl-C ends it"
+
+
+class PageEnded(Event, frozen=True, kw_only=True):
+    """Locust has been ended; what it counted since its counters were last reset."""
+
+    requests: int
+    failures: int
+
+    def __str__(self) -> str:
+        return f"Locust has ended: {self.requests} requests, {self.failures} failed or refused"

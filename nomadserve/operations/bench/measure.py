@@ -1,25 +1,19 @@
 """One replica, from one request at a time to more than it takes."""
 
-import statistics
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from nomadserve.errors import WrongInput
-from nomadserve.operations.bench import payload as payloads
 from nomadserve.operations.bench.events import StepMeasured, StepMoves, SubjectReady
 from nomadserve.operations.bench.knee import Step, knee_of, next_rate
 from nomadserve.operations.bench.payload import Payload
 from nomadserve.operations.bench.replica import Replica
 from nomadserve.operations.bench.report import Run
+from nomadserve.operations.bench.singles import ask_singly
 from nomadserve.operations.bench.subject import Subject
 from nomadserve.operations.bench.wishes import Wishes
 from nomadserve.operations.events import Event
-from nomadserve.operations.load import Aim, Load, LoadProcess, Outcome, Progress
-
-SINGLES = 8  # requests one by one, before any load
-WARM_UP = 3  # of which these do not count
-START_SHARE = 0.5  # of what one request after the other would make: a first rate that nearly always passes
+from nomadserve.operations.load import Load, LoadProcess, Outcome, Progress
 
 REQUESTS_MIN = 100  # of a step: fewer make no 99th percentile
 STEP_S_MAX = 60.0
@@ -48,16 +42,13 @@ def measure(subject: Subject, wishes: Wishes, threads: int | None) -> Generator[
     """
     replica = subject.replica
     try:
-        model = wishes.model or _only_model(replica, subject)
-        payload = _payload(replica, model, wishes)
-        singles = [replica.post(payload.path, payload.bodies[n % len(payload.bodies)]) for n in range(SINGLES)]
-        single_s = statistics.median(singles[WARM_UP:])
-        yield SubjectReady(words=subject.words, single_ms=round(single_s * 1e3, 3), threads=threads)
+        singles = ask_singly(subject, wishes)
+        single_ms = round(singles.single_s * 1e3, 3)
+        yield SubjectReady(words=subject.words, single_ms=single_ms, threads=threads)
         steps: list[Step] = []
-        start = wishes.start or START_SHARE / single_s
-        with LoadProcess(_aim(replica, payload)) as load_process:
-            while rate := next_rate(steps, start=start, precision=wishes.precision, rate_max=wishes.rate_max):
-                steps.append((yield from _step(load_process, replica, model, load_at(rate, wishes), wishes)))
+        with LoadProcess(singles.aim) as load_process:
+            while rate := next_rate(steps, start=singles.start, precision=wishes.precision, rate_max=wishes.rate_max):
+                steps.append((yield from _step(load_process, replica, singles.model, load_at(rate, wishes), wishes)))
                 yield StepMeasured(step=steps[-1])
     finally:
         replica.close()
@@ -66,10 +57,10 @@ def measure(subject: Subject, wishes: Wishes, threads: int | None) -> Generator[
         threads=threads,
         knee=knee.rate if knee else None,
         startup_s=None if subject.startup_s is None else round(subject.startup_s, 2),
-        single_ms=round(single_s * 1e3, 3),
+        single_ms=single_ms,
         steps=steps,
     )
-    return Measured(subject.words, model, payload, run)
+    return Measured(subject.words, singles.model, singles.payload, run)
 
 
 def load_at(rate: float, wishes: Wishes) -> Load:
@@ -116,29 +107,4 @@ def _moves(progress: Progress, load: Load) -> StepMoves:
         ok=progress.ok,
         refused=progress.refused,
         failed=progress.failed,
-    )
-
-
-def _only_model(replica: Replica, subject: Subject) -> str:
-    models = replica.models()
-    if len(models) != 1:
-        known = "it serves " + ", ".join(f"`{name}`" for name in models) if models else "it names none"
-        raise WrongInput(f"which model of {subject.words}? {known}", hint="name it with `--model`")
-    return models[0]
-
-
-def _payload(replica: Replica, model: str, wishes: Wishes) -> Payload:
-    if wishes.data is not None:
-        return payloads.from_text(wishes.data, model=model, origin=wishes.data_origin)
-    return payloads.from_metadata(replica.metadata(model), rows=wishes.rows, model=wishes.model)
-
-
-def _aim(replica: Replica, payload: Payload) -> Aim:
-    return Aim(
-        address=replica.address,
-        port=replica.port,
-        host=replica.host,
-        path=payload.path,
-        bodies=payload.bodies,
-        headers=replica.headers,
     )

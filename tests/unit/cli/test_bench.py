@@ -6,6 +6,7 @@ from nomadserve.operations.bench.knee import Limits, Verdict
 from nomadserve.operations.bench.page import bench_page
 from nomadserve.operations.bench.proposal import propose
 from nomadserve.operations.bench.report import Report, Run, best_first
+from nomadserve.operations.bench.ui import users_proposed
 from tests.unit.operations.bench.outcomes import step
 
 LIMITS = Limits(p99_s=0.1, error_share=0.01)
@@ -95,3 +96,24 @@ def test_what_can_not_be_measured_is_refused_with_the_way_out(
 def test_an_address_where_nothing_answers_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["bench", "http://127.0.0.1:1", "--no-report"]) == 1
     assert "nothing answers at http://127.0.0.1:1" in capsys.readouterr().err
+
+
+def test_the_page_needs_locust_and_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert run(["bench", "http://127.0.0.1:9", "--ui"]) == 2
+    said = capsys.readouterr().err
+    assert "error: `--ui` shows the page of Locust, which is not installed\n" in said
+    assert "-m pip install locust`, or have a `locust` of its own on PATH: `pipx install locust`" in said
+
+
+@pytest.mark.parametrize("flags", [["--p99", "50ms"], ["--json"], ["--no-report"], ["--threads", "1,2"]])
+def test_the_page_takes_no_options_of_the_search(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bench", "http://127.0.0.1:9", "--ui", *flags]) == 2
+    assert "and `--ui` exclude one another: the page searches for nothing" in capsys.readouterr().err
+
+
+def test_the_page_proposes_the_first_rate_of_the_search_as_users_of_one_request_a_second() -> None:
+    assert [users_proposed(start) for start in (0.2, 41.7, 20_000)] == [1, 42, 500]
