@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import NoReturn
 
+from nomadserve_runtime import gpu
 from nomadserve_runtime.announce import say_what_is_served
 from nomadserve_runtime.app import App, Service
 from nomadserve_runtime.config import Config, load_config
@@ -45,6 +46,7 @@ def main(environ: Mapping[str, str]) -> int:
             is_access_logged=config.access_log,
         )
         _allow_many_connections()
+        gpu.show_only_given(os.environ)
         return asyncio.run(_run(config, _open_engines(config)))
     except CannotStart as error:
         print(f"error: {error.message}", file=sys.stderr)
@@ -58,6 +60,7 @@ def main(environ: Mapping[str, str]) -> int:
 async def _run(config: Config, engines: Mapping[str, Engine]) -> int:
     told_to_end = _end_on_signals()
     lifecycle, series = Lifecycle(), Series()
+    sampler = _sample_gpus(config, series)
     repository = await _repository(config, engines, series)
     service = Service(config.service, config.version, repository, series, lifecycle)
     app = App(service, timeout_s=config.queue_timeout_s, is_access_logged=config.access_log)
@@ -73,6 +76,8 @@ async def _run(config: Config, engines: Mapping[str, Engine]) -> int:
             _exit_now(FORCED)
     for batcher in batchers:
         batcher.close()
+    if sampler is not None:
+        sampler.close()
     log.info("drained; ending")
     return 0
 
@@ -89,6 +94,16 @@ async def _repository(config: Config, engines: Mapping[str, Engine], series: Ser
         start_model=start,
         is_open=config.repository,
     )
+
+
+def _sample_gpus(config: Config, series: Series) -> gpu.GpuSampler | None:
+    """Put the GPUs of this replica into the metrics, where it has any."""
+    if not gpu.are_given(os.environ) and all(model.engine != "tensorrt" for model in config.models):
+        return None
+    sampler = gpu.start_sampling(os.environ)
+    if sampler is not None:
+        series.gpus = lambda: sampler.readings
+    return sampler
 
 
 def _open_engines(config: Config) -> dict[str, Engine]:

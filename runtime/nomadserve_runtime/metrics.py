@@ -14,6 +14,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from nomadserve_runtime.gpu import GpuReading
+
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 
 OUTCOMES = ("ok", "invalid", "refused", "expired", "failed", "abandoned")
@@ -152,13 +154,26 @@ HISTOGRAMS = (
     ("queue_seconds", "Admission to the start of the batch"),
     ("engine_seconds", "Run time of each batch"),
 )
+# Name of the series, which is that of the attribute of a `GpuReading`; what it tells.
+GPU_GAUGES = (
+    ("utilization", "Percent of the last seconds in which the GPU computed anything"),
+    ("memory_used_bytes", "Memory of the GPU in use, whoever uses it"),
+    ("memory_total_bytes", "Memory of the GPU"),
+    ("power_watts", "What the GPU draws"),
+    ("temperature_celsius", "How warm the GPU is"),
+)
 
 
 class Series(Collector):
-    """All series of the process, in a registry of their own."""
+    """All series of the process, in a registry of their own.
+
+    Attributes:
+        gpus: what is known of each GPU; asked when somebody scrapes, so it must answer at once.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.gpus: Callable[[], Sequence[GpuReading]] = tuple
         self._models: dict[str, ModelMetrics] = {}
         ProcessCollector(registry=self.registry)
         self.registry.register(self)
@@ -192,6 +207,19 @@ class Series(Collector):
                 spread: Spread = getattr(metrics, name)
                 histogram.add_metric([model], spread.buckets(), spread.total)
             yield histogram
+        yield from self._gpu_gauges()
+
+    def _gpu_gauges(self) -> Iterator[GaugeMetricFamily]:
+        readings = self.gpus()
+        if not readings:
+            return
+        for name, text in GPU_GAUGES:
+            gauge = GaugeMetricFamily(f"nomadserve_gpu_{name}", text, labels=["gpu"])
+            for reading in readings:
+                value = getattr(reading, name)
+                if value is not None:
+                    gauge.add_metric([reading.gpu], value)
+            yield gauge
 
     def _stages(self) -> CounterMetricFamily:
         text = "Where the requests answered ok spent their time"

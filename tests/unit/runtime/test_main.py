@@ -5,12 +5,17 @@ import json
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nomadserve_runtime.__main__ import main
+from nomadserve_runtime import gpu
+from nomadserve_runtime.__main__ import _sample_gpus, main
+from nomadserve_runtime.config import load_config
+from nomadserve_runtime.metrics import Series
+from tests.unit.runtime.fake_nvml import Card, install
 from tests.unit.runtime.models import write_fake
 
 
@@ -52,6 +57,26 @@ def test_a_port_in_use_ends_with_1(tmp_path: Path, capsys: pytest.CaptureFixture
         f"error: can't listen on 127.0.0.1:{port}: Address already in use\n"
         "hint: stop what uses the port, or take another: `--port`\n"
     )
+
+
+@pytest.fixture
+def an_idle_card(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    install(monkeypatch, Card("GPU-1"))
+    for variable in (gpu.GIVEN, gpu.SHOWN):
+        monkeypatch.delenv(variable, raising=False)
+    yield
+
+
+@pytest.mark.parametrize(("given", "engine", "measured"), [("", "fake", 0), ("all", "fake", 1), ("", "tensorrt", 1)])
+def test_gpus_are_measured_where_the_replica_has_any(
+    given: str, engine: str, measured: int, an_idle_card: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(gpu.GIVEN, given)
+    series = Series()
+    sampler = _sample_gpus(load_config(models(tmp_path, engine=engine)), series)
+    assert len(series.gpus()) == measured
+    if sampler is not None:
+        sampler.close()
 
 
 SIGNAL_WHILE_THE_WAKE_UP_SOCKET_IS_FULL = """

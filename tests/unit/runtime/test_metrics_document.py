@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from nomadserve_runtime.gpu import GpuReading
 from nomadserve_runtime.metrics import OUTCOMES, REFUSALS, Series, Stages
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text(encoding="utf-8")
@@ -14,6 +15,7 @@ def printed() -> tuple[dict[str, str], dict[str, set[str]]]:
     """Kind, and labels beside `model`, of every series that is printed."""
     series = Series()
     series.model("m")
+    series.gpus = lambda: [GpuReading("GPU-1", 1, 2, 3, 4, 5)]
     kinds: dict[str, str] = {}
     labels: dict[str, set[str]] = {}
     for line in series.render().decode().splitlines():
