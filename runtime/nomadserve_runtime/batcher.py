@@ -3,8 +3,8 @@
     event loop                                    engine thread
     admit: reserve rows, copy them in
     launch: take the oldest slot     ──inbox──►   engine.run
-    hand back: resolve every ticket  ◄──────────  call_soon_threadsafe
-    give up: the last ticket out frees the slot
+    hand back: answer every ticket   ◄──────────  call_soon_threadsafe
+    the slot is free
 
 Only the event loop touches slots, tickets and counters; only the engine thread calls the engine. There are no locks.
 Where calibration shows that a batch is done sooner than a thread would hear of it, the event loop calls the engine.
@@ -21,7 +21,7 @@ import numpy as np
 from nomadserve_runtime import policy
 from nomadserve_runtime.calibration import UNCALIBRATED, Calibration
 from nomadserve_runtime.engine import Engine
-from nomadserve_runtime.errors import Draining, EngineFailed, Expired, Fault, Hopeless, QueueFull, Refused
+from nomadserve_runtime.errors import Draining, EngineFailed, Expired, Fault, Hopeless, HungUp, QueueFull, Refused
 from nomadserve_runtime.metrics import ModelMetrics
 from nomadserve_runtime.runner import InlineRunner, Runner, ThreadRunner
 from nomadserve_runtime.slots import Slot, SlotQueue, Ticket
@@ -39,7 +39,7 @@ class Batcher:
         engine: what it feeds. `close` closes it.
         calibration: what was measured of it at start.
         rows_max: rows of the largest request that can ever be admitted.
-        in_flight: requests admitted and not yet given up.
+        in_flight: requests admitted and not yet answered.
         reading: requests let in whose bodies are being read; the caller counts them.
         running_rows: rows with the engine.
         rows_per_second: as measured over the last batches; 0.0 until the first came back.
@@ -75,7 +75,6 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._is_draining = False
         self._idle = asyncio.Event()
-        self._idle.set()
         self._handed = 0
         self._turns = 0
         self._launch_planned = False
@@ -145,54 +144,50 @@ class Batcher:
             running_s=self._clock() - self._busy_since,
         )
 
-    def admit(
-        self, inputs: Sequence[np.ndarray], *, rows: int, deadline_at: float = math.inf, priority: int = 0
-    ) -> Ticket:
-        """Queue one request: its rows are copied in, and `done` of its ticket tells when the answer is there.
+    def admit(self, ticket: Ticket, inputs: Sequence[np.ndarray]) -> None:
+        """Queue one request: its rows are copied in; `ticket.answered` is called, once, when its answer is there.
 
         inputs: one array per input of the engine, in its order; shape (rows, *row_shape), of the right type.
-        rows: from 1 to `rows_max`.  deadline_at: by this batcher's clock.  priority: 1 goes first; 0 for none given.
-        The ticket must be given up exactly once, whatever happens.
+        The ticket has from 1 to `rows_max` rows, and its deadline is by this batcher's clock.
 
         Raises:
             QueueFull, Draining: as `check_open`.
             Hopeless: as `check_deadline`.
         """
-        assert 0 < rows <= self.rows_max
-        self.check_open(rows)
-        if deadline_at < math.inf:
+        assert 0 < ticket.rows <= self.rows_max
+        if self._is_draining or ticket.rows > self._queue.free_rows:
+            self.check_open(ticket.rows)
+        now = self._clock()
+        deadline_at = ticket.deadline_at
+        if deadline_at < math.inf and self.predicted_wait_s() > deadline_at - now:
             self.check_deadline(deadline_at)
         # No await from here on: a reserved row is always a written row.
-        now = self._clock()
-        due_at = policy.due_at(admitted_at=now, priority=priority) if priority else now
-        ticket = Ticket(rows, now, deadline_at, self._loop.create_future(), priority, due_at)
+        ticket.admitted_at = now
+        ticket.due_at = policy.due_at(admitted_at=now, priority=ticket.priority) if ticket.priority else now
         self._queue.reserve(ticket)
         ticket.write(inputs)
         self.in_flight += 1
-        self._idle.clear()
         if deadline_at < self._next_expiry_at:
             self._watch_deadline(deadline_at)
-        self._plan_launch()
-        return ticket
+        if not self._launch_planned:
+            self._plan_launch()
 
-    def give_up(self, ticket: Ticket) -> None:
-        """The request no longer needs its rows: it read its answer, failed, or went away."""
-        assert not ticket.is_given_up
-        ticket.is_given_up = True
-        if ticket.is_abandoned:
-            self._metrics.abandoned_rows.value += ticket.rows
-        self.in_flight -= 1
-        if self.in_flight == 0:
-            self._idle.set()
-        ticket.done.cancel()
+    def fail(self, ticket: Ticket, fault: Fault) -> None:
+        """Answer a request before the engine does; its rows are free. Nothing happens where it was answered before."""
+        if ticket.is_answered:
+            return
         self._queue.leave(ticket)
+        ticket.fault = fault
+        self._answer(ticket)
         # A free slot may be what the next launch waited for.
         if self._queue.open:
             self._plan_launch()
 
-    def fail(self, ticket: Ticket, fault: Fault) -> None:
-        """Answer a request before the engine does, because nobody will read what the engine says."""
-        ticket.fail(fault)
+    def hang_up(self, ticket: Ticket) -> None:
+        """Nobody will read the answer of this request."""
+        if not ticket.is_answered:
+            self._metrics.abandoned_rows.value += ticket.rows
+            self.fail(ticket, HungUp())
 
     def start_draining(self) -> None:
         """Refuse everything from now on, and finish what was admitted without waiting for more."""
@@ -203,7 +198,9 @@ class Batcher:
 
     async def wait_idle(self) -> None:
         """Return when every admitted request has been answered."""
-        await self._idle.wait()
+        while self.in_flight:
+            self._idle.clear()
+            await self._idle.wait()
 
     def close(self) -> None:
         """Close the engine after the batches that it has."""
@@ -288,17 +285,26 @@ class Batcher:
         if failure is not None:
             log.error("the engine failed on a batch of %d rows", rows, exc_info=failure)
             text = f"the engine failed: {_summary(failure)}"
-        for ticket in slot.tickets:
-            metrics.queue_seconds.observe(slot.started_at - ticket.admitted_at)
-            if failure is None:
-                ticket.resolve()
-            else:
-                ticket.fail(EngineFailed(text))
-        if failure is None:
+        else:
             self._note_padding_and_nan(slot, rows)
         if self._latency_target_s < math.inf and slot.tickets:
             self._adapt_delay(slot, rows)
+        for ticket in list(slot.tickets):
+            metrics.queue_seconds.observe(slot.started_at - ticket.admitted_at)
+            if failure is not None:
+                ticket.fault = EngineFailed(text)
+            self._answer(ticket)
         self._queue.finish(slot)
+        # A free slot may be what the next launch waited for.
+        if self._queue.open:
+            self._plan_launch()
+
+    def _answer(self, ticket: Ticket) -> None:
+        ticket.is_answered = True
+        self.in_flight -= 1
+        if self.in_flight == 0:
+            self._idle.set()
+        ticket.answered()
 
     def _note_padding_and_nan(self, slot: Slot, rows: int) -> None:
         self._metrics.padded_rows.value += self.engine.run_rows(rows) - rows
@@ -354,9 +360,8 @@ class Batcher:
         queued = [ticket for slot in self._queue.open for ticket in slot.tickets]
         for ticket in queued:
             if ticket.deadline_at <= now:
-                self._queue.leave(ticket)
                 self._metrics.expired_rows.value += ticket.rows
-                ticket.fail(Expired())
+                self.fail(ticket, Expired())
         self._next_expiry_at = math.inf
         self._watch_deadline(
             min((ticket.deadline_at for ticket in queued if ticket.deadline_at > now), default=math.inf)

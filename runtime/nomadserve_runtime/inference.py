@@ -1,9 +1,8 @@
 """One inference request from the first byte to the last, without a framework.
 
-head → refuse at once where the queue is full → body → rows in a slot → wait → reply → give the rows up
+head → refuse at once where the queue is full → body → rows in a slot → wait → reply
 """
 
-import asyncio
 import itertools
 import logging
 import math
@@ -11,7 +10,6 @@ import secrets
 import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -91,6 +89,44 @@ PLAIN = PlainForm()
 INFER = InferForm()
 
 
+class Call(Ticket):
+    """One request with whole body, until it is answered.
+
+    Attributes:
+        arrived_at: monotonic seconds.
+    """
+
+    __slots__ = ("arrived_at", "exchange", "form", "head", "inference", "model", "query")
+
+    def __init__(
+        self,
+        inference: "Inference",
+        model: Model,
+        form: Form,
+        head: Head,
+        query: Query,
+        exchange: Exchange,
+        arrived_at: float,
+    ) -> None:
+        timeout_s = min(query.timeout_s, head.timeout_s, inference.timeout_s)
+        super().__init__(query.rows, deadline_at=arrived_at + timeout_s, priority=query.priority)
+        self.inference = inference
+        self.model = model
+        self.form = form
+        self.head = head
+        self.query = query
+        self.exchange = exchange
+        self.arrived_at = arrived_at
+
+    def answered(self) -> None:
+        """Reply."""
+        self.inference.reply(self)
+
+    def hang_up(self) -> None:
+        """The client has gone."""
+        self.model.batcher.hang_up(self)
+
+
 class Inference:
     """Answers inference requests for all models of the process. Build it, and call it, on the event loop.
 
@@ -110,7 +146,7 @@ class Inference:
         self._models = models
         self.refresh()
         self._is_logged = is_logged
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._lifecycle = lifecycle
         self._id_prefix = secrets.token_hex(6) + "-"
         self._id_numbers = itertools.count(1)
@@ -178,56 +214,43 @@ class Inference:
         self._admit(model, PLAIN, msgspec.structs.replace(head, coding=""), body, exchange, arrived_at)
 
     def _admit(self, model: Model, form: Form, head: Head, body: bytes, exchange: Exchange, arrived_at: float) -> None:
-        """The body is whole: its rows get a place, and `_reply` is called when they are answered."""
+        """The body is whole: its rows get a place, and the reply is written when they are answered."""
         try:
             query = form.decode(model, head, _unpacked(body, head, model.wire.body_nbytes_max))
-            timeout_s = min(query.timeout_s, head.timeout_s, self._timeout_s)
-            ticket = model.batcher.admit(
-                query.inputs, rows=query.rows, deadline_at=arrived_at + timeout_s, priority=query.priority
-            )
+            call = Call(self, model, form, head, query, exchange, arrived_at)
+            model.batcher.admit(call, query.inputs)
         except Exception as error:
             self._fail_by(error, exchange, model, head, arrived_at)
             return
-        exchange.on_hang_up(ticket.hang_up)
-        ticket.done.add_done_callback(partial(self._reply, model, form, head, query, ticket, exchange, arrived_at))
+        exchange.on_hang_up(call.hang_up)
 
-    def _reply(
-        self,
-        model: Model,
-        form: Form,
-        head: Head,
-        query: Query,
-        ticket: Ticket,
-        exchange: Exchange,
-        arrived_at: float,
-        done: "asyncio.Future[None]",
-    ) -> None:
+    def reply(self, call: "Call") -> None:
+        """The rows of a call are answered, or it failed."""
+        model, query = call.model, call.query
         try:
-            try:
-                done.result()
-                request_id = query.id or self._new_id()
-                reply = form.encode(model, query, ticket, request_id)
-            finally:
-                model.batcher.give_up(ticket)
+            if call.fault is not None:
+                raise call.fault
+            request_id = query.id or self._new_id()
+            content = call.form.encode(model, query, call, request_id)
+            total_s = time.monotonic() - call.arrived_at
+            headers, body = self._dressed(content, call, total_s)
         except Exception as error:
-            self._fail_by(error, exchange, model, head, arrived_at)
+            self._fail_by(error, call.exchange, model, call.head, call.arrived_at)
             return
-        total_s = time.monotonic() - arrived_at
-        headers, content = self._dressed(reply, head, ticket, total_s)
-        exchange.response_bytes(200, headers, content)
+        call.exchange.response_bytes(200, headers, body)
         metrics = model.metrics
         metrics.request_seconds.observe(total_s)
         metrics.outcome["ok"].value += 1
         metrics.rows.value += query.rows
-        slot, admitted_at = ticket.slot, ticket.admitted_at
+        slot, admitted_at = call.slot, call.admitted_at
         metrics.stages.add(
-            admitted_at - arrived_at,
+            admitted_at - call.arrived_at,
             slot.started_at - admitted_at,
             slot.ended_at - slot.started_at,
-            arrived_at + total_s - slot.ended_at,
+            call.arrived_at + total_s - slot.ended_at,
         )
         if self._is_logged:
-            self._log(model.name, 200, "ok", request_id, head, arrived_at)
+            self._log(model.name, 200, "ok", request_id, call.head, call.arrived_at)
 
     def _fail_by(self, error: Exception, exchange: Exchange, model: Model, head: Head, arrived_at: float) -> None:
         if isinstance(error, Fault):
@@ -241,11 +264,9 @@ class Inference:
     def _is_leaving(self) -> bool:
         return self._lifecycle.stage is not Stage.SERVING
 
-    def _dressed(
-        self, reply: bytes | Encoded, head: Head, ticket: Ticket, total_s: float
-    ) -> tuple[ReplyHeaders, bytes]:
+    def _dressed(self, reply: bytes | Encoded, call: "Call", total_s: float) -> tuple[ReplyHeaders, bytes]:
         """Headers and body of the reply, in the coding that the client takes where that pays."""
-        headers = self._headers(ticket, total_s)
+        headers, head = self._headers(call, total_s), call.head
         body = reply
         if isinstance(body, Encoded):
             headers[0] = ("content-type", BINARY_TYPE)

@@ -1,6 +1,6 @@
 """The queue of a model: slots of preallocated host rows, and the tickets of the requests that hold rows in them.
 
-    FREE ──reserve──► OPEN ──take──► RUNNING ──finish──► ANSWERED ──last ticket leaves──► FREE
+    FREE ──reserve──► OPEN ──take──► RUNNING ──finish──► FREE
 
 Everything here belongs to the event loop. The one exception: while a slot is RUNNING, its arrays belong to the engine
 thread. Nothing here awaits.
@@ -9,13 +9,11 @@ thread. Nothing here awaits.
 import enum
 import heapq
 import math
-from asyncio import Future
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from nomadserve_runtime.errors import Fault, HungUp
+from nomadserve_runtime.errors import Fault
 from nomadserve_runtime.tensors import TensorSpec
 
 HostArray = Callable[[tuple[int, ...], np.dtype], np.ndarray]
@@ -26,8 +24,7 @@ class Stage(enum.Enum):
 
     FREE = enum.auto()
     OPEN = enum.auto()  # queued: takes rows, and gives them back
-    RUNNING = enum.auto()  # with the engine
-    ANSWERED = enum.auto()  # outputs written, some request still to read them
+    RUNNING = enum.auto()  # with the engine, or its requests are being answered
 
 
 class Slot:
@@ -61,6 +58,13 @@ class Slot:
         self.started_at = 0.0
         self.ended_at = 0.0
         self._end = 0  # rows [0, _end) were given out; the difference to `rows` are holes that requests left
+
+    def clear(self) -> None:
+        """Forget all requests and their rows."""
+        self.tickets.clear()
+        self.rows = 0
+        self._end = 0
+        self.due_at = math.inf
 
     @property
     def free_rows(self) -> int:
@@ -117,53 +121,50 @@ class Slot:
             ticket.write(rows)
 
 
-@dataclass(eq=False, slots=True)
 class Ticket:
-    """One admitted request: its rows in a slot, and the future of its answer. Given up exactly once.
+    """One admitted request and its rows in a slot. Whoever admits it says in a subclass what its answer leads to.
 
     Attributes:
         rows: how many rows it holds, from `start` on in `slot`.
-        admitted_at: monotonic seconds.
         deadline_at: monotonic seconds after which its batch must not be launched; infinite for none.
-        done: resolved when its output rows are written, or failed with the `Fault` of the request.
         priority: 0 for none given; 1 goes first, larger numbers later.
+        admitted_at: monotonic seconds.
         due_at: when it is its turn: monotonic seconds, moved by its priority.
+        is_answered: its answer was told; only the batcher says so.
+        fault: why it has no answer; None where it has one.
     """
 
-    rows: int
+    __slots__ = ("admitted_at", "deadline_at", "due_at", "fault", "is_answered", "priority", "rows", "slot", "start")
+
+    slot: Slot
+    start: int
     admitted_at: float
-    deadline_at: float
-    done: "Future[None]"
-    priority: int = 0
-    due_at: float = 0.0
-    slot: Slot = field(init=False)
-    start: int = field(init=False, default=0)
-    is_given_up: bool = field(init=False, default=False)
-    is_abandoned: bool = field(init=False, default=False)
+    due_at: float
+
+    def __init__(self, rows: int, *, deadline_at: float = math.inf, priority: int = 0) -> None:
+        self.rows = rows
+        self.deadline_at = deadline_at
+        self.priority = priority
+        self.is_answered = False
+        self.fault: Fault | None = None
+
+    def answered(self) -> None:
+        """Its output rows are written, and valid until this returns; or `fault` says why there are none.
+
+        Called once, on the event loop. Must not raise.
+        """
+        raise NotImplementedError
 
     def write(self, inputs: Sequence[np.ndarray]) -> None:
         """Copy the rows of the request, one array per input in the order of the model, into the slot."""
+        start, end = self.start, self.start + self.rows
         for target, rows in zip(self.slot.inputs, inputs, strict=True):
-            target[self.start : self.start + self.rows] = rows
-
-    def resolve(self) -> None:
-        """Its output rows are written; nothing happens where it failed before."""
-        if not self.done.done():
-            self.done.set_result(None)
-
-    def fail(self, fault: Fault) -> None:
-        """Answer it by a fault, unless it was answered before."""
-        if not self.done.done():
-            self.done.set_exception(fault)
-
-    def hang_up(self) -> None:
-        """Nobody will read its answer."""
-        self.is_abandoned = True
-        self.fail(HungUp())
+            target[start:end] = rows
 
     def outputs(self) -> tuple[np.ndarray, ...]:
-        """Views on the output rows; valid from `done` until the ticket is given up."""
-        return tuple(array[self.start : self.start + self.rows] for array in self.slot.outputs)
+        """Views on the output rows; for `answered` only."""
+        start, end = self.start, self.start + self.rows
+        return tuple([array[start:end] for array in self.slot.outputs])
 
 
 class SlotQueue:
@@ -174,7 +175,7 @@ class SlotQueue:
     Attributes:
         rows: queued now: reserved, and not taken for the engine.
         open: the slots that are queued, oldest first; each holds at least one row.
-        out: how many slots are away: running, or answered and not yet left by all.
+        out: how many slots are away: running, or being answered.
     """
 
     def __init__(self, slots: Sequence[Slot], *, rows_max: int) -> None:
@@ -224,11 +225,12 @@ class SlotQueue:
         return slot
 
     def finish(self, slot: Slot) -> None:
-        """The engine is done with a slot that was taken; it is free when its last request has left."""
+        """The requests of a slot that was taken have their answers: it is free."""
         assert slot.stage is Stage.RUNNING
-        slot.stage = Stage.ANSWERED
-        if not slot.tickets:
-            self._free_out(slot)
+        slot.clear()
+        slot.stage = Stage.FREE
+        self.out -= 1
+        self._free.append(slot)
 
     def leave(self, ticket: Ticket) -> None:
         """The request needs its rows no more, at whatever stage they are; nothing happens where it left before."""
@@ -243,8 +245,6 @@ class SlotQueue:
             else:
                 self._close_slot(slot, Stage.FREE)
                 self._free.append(slot)
-        elif slot.stage is Stage.ANSWERED and not slot.tickets:
-            self._free_out(slot)
 
     def _slot_for(self, ticket: Ticket) -> Slot:
         anyone = None
@@ -267,11 +267,6 @@ class SlotQueue:
         slot.stage = stage
         self.open.remove(slot)
         self._roomy.pop(slot, None)
-
-    def _free_out(self, slot: Slot) -> None:
-        slot.stage = Stage.FREE
-        self.out -= 1
-        self._free.append(slot)
 
     def _note_room(self, slot: Slot, priority: int) -> None:
         if slot.free_rows:

@@ -50,19 +50,33 @@ def rows(*values: float) -> list[np.ndarray]:
     return [np.array(values, np.float32).reshape(-1, 1)]
 
 
-def admit(batcher: Batcher, *values: float, deadline_at: float = math.inf) -> Ticket:
-    return batcher.admit(rows(*values), rows=len(values), deadline_at=deadline_at)
+class Asked(Ticket):
+    """A request of a test: what it was answered comes out of `done`."""
+
+    def __init__(self, rows: int, *, deadline_at: float = math.inf, priority: int = 0) -> None:
+        super().__init__(rows, deadline_at=deadline_at, priority=priority)
+        self.done: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
+
+    def answered(self) -> None:
+        if self.done.cancelled():  # nobody waits for it any more
+            return
+        assert not self.done.done(), "answered twice"
+        if self.fault is not None:
+            self.done.set_exception(self.fault)
+        else:
+            self.done.set_result(self.outputs()[0][:, 0].tolist())
 
 
-async def answer(batcher: Batcher, ticket: Ticket) -> list[float]:
-    try:
-        async with asyncio.timeout(20):
-            await ticket.done
-        values: list[float] = ticket.outputs()[0][:, 0].tolist()
-        return values
-    finally:
-        batcher.give_up(ticket)
+def admit(batcher: Batcher, *values: float, deadline_at: float = math.inf, priority: int = 0) -> Asked:
+    ticket = Asked(len(values), deadline_at=deadline_at, priority=priority)
+    batcher.admit(ticket, rows(*values))
+    return ticket
+
+
+async def answer(ticket: Asked) -> list[float]:
+    async with asyncio.timeout(20):
+        return await ticket.done
 
 
 async def ask(batcher: Batcher, *values: float) -> list[float]:
-    return await answer(batcher, admit(batcher, *values))
+    return await answer(admit(batcher, *values))

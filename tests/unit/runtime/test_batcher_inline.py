@@ -13,7 +13,7 @@ from nomadserve_runtime.engines.fake import FakeEngine
 from nomadserve_runtime.errors import EngineFailed, Hopeless, HungUp
 from nomadserve_runtime.metrics import Series
 from nomadserve_runtime.slots import Slot
-from tests.unit.runtime.batching import admit, answer, ask, rows, run, until
+from tests.unit.runtime.batching import admit, answer, ask, run, until
 from tests.unit.runtime.models import GatedEngine, fake_engine
 
 INLINE = Calibration((BatchTime(1, 1e-5), BatchTime(4, 2e-5)), 1e-4, is_inline=True)
@@ -70,7 +70,7 @@ def test_a_batch_waits_a_few_turns_for_those_whose_bodies_are_being_read() -> No
         await asyncio.sleep(0)
         batcher.reading = 0
         second = admit(batcher, 2)
-        assert [await answer(batcher, ticket) for ticket in (first, second)] == [[1], [2]]
+        assert [await answer(ticket) for ticket in (first, second)] == [[1], [2]]
         assert engine.batches == [2]
         batcher.reading = 1  # somebody who never comes
         assert await ask(batcher, 3) == [3]
@@ -108,7 +108,7 @@ def test_what_can_not_make_its_deadline_is_refused_before_it_takes_a_place() -> 
         tickets.append(admit(batcher, 2, deadline_at=time.monotonic() + 60))
         engine.let_run(100)
         for ticket in tickets:
-            await answer(batcher, ticket)
+            await answer(ticket)
         batcher.close()
 
     run(test)
@@ -117,7 +117,7 @@ def test_what_can_not_make_its_deadline_is_refused_before_it_takes_a_place() -> 
 def test_an_idle_engine_takes_any_deadline() -> None:
     async def test() -> None:
         batcher = Batcher(fake_engine(), queue_max=8, delay_s_max=0.0, metrics=Series().model("m"), calibration=SLOW)
-        assert await answer(batcher, admit(batcher, 1, deadline_at=time.monotonic() + 0.5)) == [1]
+        assert await answer(admit(batcher, 1, deadline_at=time.monotonic() + 0.5)) == [1]
         batcher.close()
 
     run(test)
@@ -130,8 +130,8 @@ def test_a_request_of_higher_priority_is_run_before_those_that_wait() -> None:
         order: list[float] = []
 
         async def note(value: float, priority: int) -> None:
-            ticket = batcher.admit(rows(value), rows=1, priority=priority)
-            order.extend(await answer(batcher, ticket))
+            ticket = admit(batcher, value, priority=priority)
+            order.extend(await answer(ticket))
 
         ahead = [asyncio.create_task(note(value, 0)) for value in (1, 2)]
         await until(lambda: batcher.running_rows == 2)
@@ -179,9 +179,9 @@ def test_padding_expiry_and_hang_ups_are_counted_in_rows() -> None:
         batcher = inline(engine, series=series)
         await ask(batcher, 1)
         ticket = admit(batcher, 2, 3)
-        ticket.hang_up()
+        batcher.hang_up(ticket)
         with pytest.raises(HungUp):
-            await answer(batcher, ticket)
+            await answer(ticket)
         metrics = series.model("m")
         assert (metrics.padded_rows.value, metrics.abandoned_rows.value) == (3, 2)
         batcher.close()

@@ -22,9 +22,12 @@ async def customer(batcher: Batcher, chance: random.Random, tally: dict[str, int
         tally["refused"] += 1
         return
     try:
-        answered = await answer(batcher, ticket)
+        answered = await answer(ticket)
     except Expired:
         tally["expired"] += 1
+    except asyncio.CancelledError:
+        batcher.hang_up(ticket)
+        raise
     else:
         assert answered == pytest.approx(values)
         tally["ok"] += 1

@@ -1,7 +1,4 @@
 import random
-from asyncio import Future
-from types import SimpleNamespace
-from typing import cast
 
 import numpy as np
 import pytest
@@ -23,12 +20,9 @@ def new_queue(*, rows_max: int, capacity: int) -> SlotQueue:
     return SlotQueue([new_slot(capacity) for _ in range(count)], rows_max=rows_max)
 
 
-def new_ticket(rows: int, *, at: float = 0.0) -> Ticket:
-    return Ticket(rows, at, float("inf"), cast("Future[None]", SimpleNamespace()))
-
-
 def admit(queue: SlotQueue, rows: int, *, value: float = 0.0) -> Ticket:
-    ticket = new_ticket(rows)
+    ticket = Ticket(rows)
+    ticket.admitted_at = ticket.due_at = 0.0
     queue.reserve(ticket)
     ticket.write([np.full((rows, 2), value, np.float32)])
     return ticket
@@ -102,15 +96,13 @@ def test_an_open_slot_that_all_have_left_is_free_again() -> None:
     assert (queue.rows, queue.open) == (0, [])
 
 
-def test_an_answered_slot_is_free_when_its_last_request_has_left() -> None:
+def test_a_slot_is_free_when_its_requests_have_their_answers() -> None:
     queue = new_queue(rows_max=4, capacity=4)
-    first, second = admit(queue, 1), admit(queue, 1)
+    admit(queue, 1), admit(queue, 1)
     slot = queue.take()
-    queue.leave(first)
+    assert (slot.stage, slot.rows, queue.out) == (Stage.RUNNING, 2, 1)
     queue.finish(slot)
-    assert (slot.stage, queue.out) == (Stage.ANSWERED, 1)
-    queue.leave(second)
-    assert (slot.stage, queue.out) == (Stage.FREE, 0)
+    assert (slot.stage, slot.rows, slot.tickets, queue.out) == (Stage.FREE, 0, {}, 0)
 
 
 def test_a_running_slot_stays_with_the_engine_when_all_have_left() -> None:
@@ -170,18 +162,16 @@ def test_the_limit_is_exact_whatever_comes_and_goes(rows_max: int, capacity: int
             away.append(queue.take())
         elif away:
             slot = away.pop(chance.randrange(len(away)))
-            if slot.stage is Stage.RUNNING:
-                queue.finish(slot)
-            for ticket in list(slot.tickets):
+            for ticket in slot.tickets:
                 del live[ticket]
-                queue.leave(ticket)
+            queue.finish(slot)
         queued = [ticket for ticket in live if queue.holds(ticket)]
         assert queue.rows == sum(ticket.rows for ticket in queued) <= rows_max
         assert all(values_of(ticket) == {value} for ticket, value in live.items())
-    for slot in away:
-        queue.finish(slot)
     for ticket in live:
         queue.leave(ticket)
+    for slot in away:
+        queue.finish(slot)
     assert (queue.rows, queue.out, queue.open) == (0, 0, [])
     assert {slot.stage for slot in queue._free} == {Stage.FREE}
     assert len(set(queue._free)) == len(queue._free) == policy.slots_needed(rows_max=rows_max, capacity=capacity)
