@@ -8,6 +8,7 @@ from threading import Thread
 from typing import Protocol
 
 from nomadserve_runtime.engine import Engine
+from nomadserve_runtime.interpreter import take_turns
 from nomadserve_runtime.slots import Slot
 
 # Called on the event loop when a batch came back: slot, its rows, and what the engine raised, if it did.
@@ -48,6 +49,7 @@ class ThreadRunner:
         self._thread.join()
 
     def _work(self) -> None:
+        take_turns()
         while (batch := self._inbox.get()) is not None:
             failure = compute(self._engine, *batch)
             self._loop.call_soon_threadsafe(self._done, *batch, failure)
