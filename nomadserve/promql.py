@@ -18,6 +18,9 @@ from nomadserve.spec import Scaling, Service
 PROMETHEUS = "prometheus"
 """Name of the Consul service, and of the job by which a Prometheus scrapes itself."""
 
+GPU_UTILIZATION = "nomadserve_gpu_utilization"
+"""The runtime's series of each GPU of a replica: percent of the last seconds in which it computed, 0 to 100."""
+
 # The highest wish is found among samples this far apart: no load is answered later than this because of it.
 STEP_S = 5
 # A replaced replica and its successor are both known for a moment: only a number that lasted is a number of replicas.

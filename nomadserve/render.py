@@ -24,17 +24,11 @@ def jobs_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "jobs"
 
 
-def render_job(service: Service, *, count: int | None = None) -> str:
-    """The job of a service's version as HCL.
-
-    Args:
-        service: what is wanted.
-        count: replicas to start with; as the service says where not given.
-    """
+def render_job(service: Service) -> str:
+    """The job of a service's version as HCL."""
     template = _environment().get_template("service.nomad.hcl.j2")
     text = template.render(
         service=service,
-        count=service.count if count is None else count,
         models_json=_models_json(service),
         fetched=[model for model in service.models if model.is_remote],
         mounted=[model for model in service.models if not model.is_remote and _is_container(service)],

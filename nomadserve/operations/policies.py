@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+from nomadserve import promql
 from nomadserve.errors import WrongInput
 from nomadserve.nomad_api import Job
 from nomadserve.operations.cluster import Cluster
@@ -39,6 +40,7 @@ def check_policy(cluster: Cluster, service: Service, job: Job) -> list[str]:
             notes += check_own_query(prometheus, service.scaling.query, is_running=is_running)
         for name, query in queries.items():
             check_rendered_query(prometheus, name, query)
+        notes += unmeasured_gpus(prometheus, service)
     except PrometheusUnreachable as error:
         notes.append(f"the policy is not checked: {error.message}")
     return notes
@@ -79,6 +81,21 @@ def check_own_query(prometheus: PrometheusApi, query: str, *, is_running: bool) 
             hint="if nothing is right for now, say what it means: `… or vector(0)`",
         )
     return ["`query` of `scaling` gives nothing yet: until it does, it asks for as many replicas as there are"]
+
+
+def unmeasured_gpus(prometheus: PrometheusApi, service: Service) -> list[str]:
+    """A line where target `gpu` has nothing to go by, although replicas of the version are measured."""
+    assert service.scaling is not None
+    if not any(target.kind == "gpu" for target in service.scaling.targets):
+        return []
+    selector = promql.selector(service)
+    is_measured = prometheus.values(f"count(up{{{selector}}} == 1)")
+    if not is_measured or prometheus.values(f"count({promql.GPU_UTILIZATION}{{{selector}}})"):
+        return []
+    return [
+        f"target `gpu`: the replicas that run give no `{promql.GPU_UTILIZATION}` (no NVIDIA driver there?); until they "
+        "do, it asks for as many replicas as there are"
+    ]
 
 
 def check_rendered_query(prometheus: PrometheusApi, name: str, query: str) -> None:

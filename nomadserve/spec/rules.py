@@ -241,9 +241,15 @@ def scaling(service: Service) -> Violations:
             message = "target `cpu` needs whole `cores`: a share in MHz is no bound, so a percentage of it says little"
             hint = "write `cores = 2` in `resources`, or take `in_flight` or `requests_per_second`"
             yield Violation((path, ("resources", "cores")), message, hint)
-        if target.kind == "gpu":
-            message = "target `gpu` is not there yet: nothing measures the time of the GPUs"
-            yield Violation((path,), message, "`in_flight` and `backlog_seconds` follow the load of a GPU as well")
+        if target.kind == "gpu" and not service.gpu:
+            message = "target `gpu` needs a `gpu` block: without one, replicas have no GPUs that could be measured"
+            hint = "add a `gpu` block, or take `in_flight` or `requests_per_second`"
+            yield Violation((path, ("gpu",)), message, hint)
+        if target.kind in ("cpu", "gpu") and target.value >= 100:
+            message = (
+                f"a target of 100 percent of the {target.kind.upper()} is never passed, so it never adds a replica"
+            )
+            yield Violation(((*path, "value"),), message, "leave room to see growth: `value = 70`")
     for schedule in wanted.schedules:
         yield from _schedule(schedule, wanted, ("scaling", "schedule", schedule.name))
 

@@ -112,6 +112,21 @@ def test_a_prometheus_that_does_not_answer_stops_nobody(check: Check) -> None:
     assert note == "the policy is not checked: no Prometheus answers"
 
 
+RUNNING = 'count(up{service="digits",version="v1"} == 1)'
+MEASURED = 'count(nomadserve_gpu_utilization{service="digits",version="v1"})'
+
+
+@pytest.mark.parametrize(
+    ("answers", "is_said"),
+    [({RUNNING: [2.0], MEASURED: []}, True), ({RUNNING: [2.0], MEASURED: [4.0]}, False), ({RUNNING: []}, False)],
+    ids=["no driver", "measured", "nothing runs yet"],
+)
+def test_replicas_whose_gpus_nobody_measures_are_told(answers: Mapping[str, Any], is_said: bool) -> None:
+    service = spec.Service(name="digits", scaling=spec.Scaling(min=1, max=3, targets=(spec.GpuLoad(value=70),)))
+    notes = policies.unmeasured_gpus(FakePrometheus(answers), service)  # type: ignore[arg-type]
+    assert [note.startswith("target `gpu`: the replicas that run give no") for note in notes] == [True] * is_said
+
+
 @pytest.mark.parametrize(("zone", "day"), [("Europe/Berlin", "2030-03-31"), ("UTC", None), ("Asia/Tokyo", None)])
 def test_the_next_change_of_the_clocks_is_said(zone: str, day: str | None) -> None:
     schedule = spec.Schedule(name="office", start="0 9 * * *", end="0 18 * * *", min=2, timezone=zone)
