@@ -25,6 +25,7 @@ INSTALL_HINT = (
 
 # What the builder said last; an error is often explained by the lines before it.
 ERRORS_KEPT = 20
+_errors: deque[str] = deque(maxlen=ERRORS_KEPT)  # one for the process, like the logger that fills it
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def find_bindings() -> Bindings:
 
 @cache
 def _find(wanted: str) -> Bindings:
-    """The same; cached, as a second logger would never be heard."""
+    """The same, tried once."""
     reasons = []
     for flavour in (wanted,) if wanted else FLAVOURS:
         try:
@@ -91,8 +92,9 @@ def _find(wanted: str) -> Bindings:
     raise CannotStart("\n".join(reasons) or missing, hint=INSTALL_HINT)
 
 
+@cache
 def _opened(flavour: str, module: Any) -> Bindings:
-    errors: deque[str] = deque(maxlen=ERRORS_KEPT)
+    """One for each module: a second logger would never be heard."""
     severity = module.ILogger.Severity
     levels = {
         severity.INTERNAL_ERROR: logging.ERROR,
@@ -114,11 +116,11 @@ def _opened(flavour: str, module: Any) -> Bindings:
                 return
             if number == logging.ERROR:
                 # Told by whoever translates it; in the log only for those who look closer.
-                errors.append(message)
+                _errors.append(message)
                 number = logging.DEBUG
             log.log(number, "%s", message)
 
-    return Bindings(module, flavour, str(module.__version__), Logger(), errors)
+    return Bindings(module, flavour, str(module.__version__), Logger(), _errors)
 
 
 def _first_line(error: Exception) -> str:

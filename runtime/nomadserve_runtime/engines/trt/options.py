@@ -1,6 +1,5 @@
 """How a model is to be built: what the service file, the command line and the environment may ask for."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -38,7 +37,8 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         profiles: in the order in which the engine numbers them; none makes one of `max_batch`.
         max_batch: rows of the largest batch, where `profiles` does not say.
         compute_capability: of the GPU to build for, such as "8.9"; empty for the one that is here.
-        calibration: an .npz file with rows of every input, for `int8` of a model without quantization of its own.
+        calibration: path of an .npz file with rows of every input, for `int8` of a model without quantization of its
+            own; empty for none.
         optimization_level: 0 (builds fast) to 5 (runs fast); None for TensorRT's own choice.
         workspace_mib: scratch memory that layers may use; None for all there is.
     """
@@ -47,6 +47,6 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     profiles: tuple[Profile, ...] = ()
     max_batch: Annotated[int, msgspec.Meta(ge=1)] = 32
     compute_capability: str = ""
-    calibration: Path | None = None
+    calibration: str = ""
     optimization_level: Annotated[int, msgspec.Meta(ge=0, le=5)] | None = None
     workspace_mib: Annotated[int, msgspec.Meta(ge=1)] | None = None

@@ -1,12 +1,20 @@
+import json
+import logging
+import multiprocessing
+import os
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from nomadserve_runtime.engines.trt.cache import plan_for
+from nomadserve_runtime.engines.trt import cache as cache_module
+from nomadserve_runtime.engines.trt.cache import discard, plan_for
 from nomadserve_runtime.engines.trt.metadata import Metadata, metadata_path
 from nomadserve_runtime.engines.trt.options import BuildOptions
-from nomadserve_runtime.errors import WrongSetting
+from nomadserve_runtime.errors import CannotStart, WrongSetting
+from tests.tensorrt_rtx import FOLDER, needs_rtx
+from tests.unit.runtime.trt.models import write_apart, write_deep, write_product
 
 METADATA = Metadata(
     plan_sha256="ab" * 32,
@@ -29,6 +37,7 @@ def test_a_plan_is_taken_as_it_is(tmp_path: Path) -> None:
     plan.write_bytes(b"ptrt")
     found = plan_for(plan, BuildOptions(), progress=None)
     assert (found.data, found.metadata, found.origin) == (b"ptrt", None, "given")
+    assert not discard(found), "it is not ours to forget"
 
 
 def test_what_lies_beside_a_plan_tells_where_it_comes_from(tmp_path: Path) -> None:
@@ -49,3 +58,147 @@ def test_metadata_that_cannot_be_read_is_none(tmp_path: Path) -> None:
 def test_a_missing_model_is_wrong_input(tmp_path: Path) -> None:
     with pytest.raises(WrongSetting, match="there is no model file"):
         plan_for(tmp_path / "model.plan", BuildOptions(), progress=None)
+
+
+# With the real builder.
+
+
+@needs_rtx
+@pytest.mark.usefixtures("rtx")
+def test_a_model_is_built_once(tmp_path: Path) -> None:
+    path = write_product(tmp_path / "m.onnx")
+    first, second = (plan_for(path, BuildOptions(), progress=None) for _ in range(2))
+    assert (first.origin, second.origin) == ("built", "cached")
+    assert first.data == second.data
+    assert first.metadata == second.metadata
+
+
+@needs_rtx
+@pytest.mark.usefixtures("rtx")
+def test_another_model_or_another_wish_is_another_plan(tmp_path: Path) -> None:
+    path = write_product(tmp_path / "m.onnx")
+    plan_for(path, BuildOptions(), progress=None)
+    for options in (BuildOptions(max_batch=8), BuildOptions(precision="fp32"), BuildOptions(compute_capability="8.9")):
+        assert plan_for(path, options, progress=None).origin == "built"
+    assert plan_for(write_product(path, batch=2), BuildOptions(), progress=None).origin == "built"
+
+
+@needs_rtx
+@pytest.mark.usefixtures("rtx")
+def test_changed_weights_beside_the_model_are_another_plan(tmp_path: Path) -> None:
+    path = write_apart(tmp_path / "m.onnx")
+    plan_for(path, BuildOptions(), progress=None)
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(weights.read_bytes()[::-1])
+    assert plan_for(path, BuildOptions(), progress=None).origin == "built"
+
+
+@needs_rtx
+@pytest.mark.usefixtures("rtx")
+@pytest.mark.parametrize("damage", ["flipped", "cut off", "no metadata", "metadata cut off", "of another release"])
+def test_a_damaged_entry_is_built_anew_and_said(damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_product(tmp_path / "m.onnx")
+    plan = plan_for(path, BuildOptions(), progress=None)
+    beside = metadata_path(plan.path)
+    match damage:
+        case "flipped":
+            plan.path.write_bytes(plan.data[:-1] + bytes([plan.data[-1] ^ 1]))
+        case "cut off":
+            plan.path.write_bytes(plan.data[:100])
+        case "no metadata":
+            beside.unlink()
+        case "metadata cut off":
+            beside.write_bytes(beside.read_bytes()[:50])
+        case "of another release":
+            beside.write_text(json.dumps(json.loads(beside.read_text()) | {"version": "1.0"}))
+    with caplog.at_level(logging.WARNING):
+        assert plan_for(path, BuildOptions(), progress=None).origin == "built"
+    assert "built anew" in caplog.text
+    assert plan_for(path, BuildOptions(), progress=None).origin == "cached"
+
+
+@needs_rtx
+@pytest.mark.usefixtures("rtx")
+def test_a_plan_that_its_gpu_refused_is_built_anew(tmp_path: Path) -> None:
+    path = write_product(tmp_path / "m.onnx")
+    assert discard(plan_for(path, BuildOptions(), progress=None))
+    assert plan_for(path, BuildOptions(), progress=None).origin == "built"
+
+
+@needs_rtx
+@pytest.mark.usefixtures("rtx")
+def test_nothing_but_whole_files_is_left(tmp_path: Path, cache: Path) -> None:
+    plan = plan_for(write_product(tmp_path / "m.onnx"), BuildOptions(), progress=None)
+    assert {file.name for file in cache.iterdir()} == {
+        plan.path.name,
+        plan.path.name + ".json",
+        plan.path.with_suffix(".lock").name,
+    }
+
+
+@needs_rtx
+@pytest.mark.usefixtures("rtx")
+def test_what_nobody_used_for_long_makes_room(tmp_path: Path, cache: Path) -> None:
+    old = plan_for(write_product(tmp_path / "old.onnx"), BuildOptions(), progress=None)
+    kept = plan_for(write_product(tmp_path / "kept.onnx", batch=2), BuildOptions(), progress=None)
+    part = cache / ".m.plan.x.part"
+    part.write_bytes(b"half")
+    long_ago = time.time() - cache_module.UNUSED_S_MAX - 60
+    for file in (metadata_path(old.path), part):
+        os.utime(file, (long_ago, long_ago))
+    plan_for(write_product(tmp_path / "new.onnx", batch=3), BuildOptions(), progress=None)
+    assert not old.path.exists()
+    assert not part.exists()
+    assert kept.path.exists()
+
+
+@needs_rtx
+@pytest.mark.usefixtures("rtx")
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NOMADSERVE_ENGINE_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(CannotStart, match="no plans can be kept") as caught:
+        plan_for(write_product(tmp_path / "m.onnx"), BuildOptions(), progress=None)
+    assert "NOMADSERVE_ENGINE_CACHE" in caught.value.hint
+
+
+class Lines:
+    """What a build said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def moving(self, phase: str, share: float) -> None: ...
+
+
+def build_in_process(path: str, barrier: object, answers: object) -> None:
+    """What a replica does when it starts."""
+    import sys
+
+    sys.path.append(str(FOLDER))
+    lines = Lines()
+    barrier.wait(60)  # type: ignore[attr-defined]
+    plan = plan_for(Path(path), BuildOptions(), progress=lines)
+    answers.put((plan.origin, len(plan.data), lines.said))  # type: ignore[attr-defined]
+
+
+@needs_rtx
+@pytest.mark.usefixtures("rtx")
+def test_of_replicas_that_start_together_one_builds(tmp_path: Path) -> None:
+    path = write_deep(tmp_path / "deep.onnx", layers=60)
+    spawn = multiprocessing.get_context("spawn")
+    barrier, answers = spawn.Barrier(3), spawn.Queue()
+    replicas = [
+        spawn.Process(target=build_in_process, args=(str(path), barrier, answers), daemon=True) for _ in range(3)
+    ]
+    for replica in replicas:
+        replica.start()
+    found = [answers.get(timeout=120) for _ in replicas]
+    for replica in replicas:
+        replica.join(60)
+    assert sorted(origin for origin, *_ in found) == ["built", "cached", "cached"]
+    assert len({size for _, size, _ in found}) == 1
+    assert any("another process of this node builds it already" in line for *_, said in found for line in said)
