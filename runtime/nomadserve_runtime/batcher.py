@@ -15,6 +15,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -155,16 +156,17 @@ class Batcher:
             Hopeless: as `check_deadline`.
         """
         assert 0 < ticket.rows <= self.rows_max
-        if self._is_draining or ticket.rows > self._queue.free_rows:
+        queue = self._queue
+        if self._is_draining or ticket.rows > queue.rows_max - queue.rows:
             self.check_open(ticket.rows)
         now = self._clock()
         deadline_at = ticket.deadline_at
-        if deadline_at < math.inf and self.predicted_wait_s() > deadline_at - now:
-            self.check_deadline(deadline_at)
+        if deadline_at < math.inf and (self._handed or queue.rows >= queue.capacity or deadline_at < now):
+            self.check_deadline(deadline_at)  # else it is launched next
         # No await from here on: a reserved row is always a written row.
         ticket.admitted_at = now
         ticket.due_at = policy.due_at(admitted_at=now, priority=ticket.priority) if ticket.priority else now
-        self._queue.reserve(ticket)
+        queue.reserve(ticket)
         ticket.write(inputs)
         self.in_flight += 1
         if deadline_at < self._next_expiry_at:
@@ -289,12 +291,14 @@ class Batcher:
             self._note_padding_and_nan(slot, rows)
         if self._latency_target_s < math.inf and slot.tickets:
             self._adapt_delay(slot, rows)
+        slot.answered_at = datetime.now(UTC)
         for ticket in list(slot.tickets):
             metrics.queue_seconds.observe(slot.started_at - ticket.admitted_at)
             if failure is not None:
                 ticket.fault = EngineFailed(text)
             self._answer(ticket)
         self._queue.finish(slot)
+        metrics.sweep()
         # A free slot may be what the next launch waited for.
         if self._queue.open:
             self._plan_launch()

@@ -17,8 +17,10 @@ from urllib.parse import unquote
 import httptools
 
 from nomadserve_runtime.errors import TooSlow
+from nomadserve_runtime.heads import HEAD_NBYTES_MAX as KNOWN_NBYTES_MAX
+from nomadserve_runtime.heads import KnownHead, KnownHeads
 from nomadserve_runtime.request import Request
-from nomadserve_runtime.rsgi import Exchange, ReplyHeaders, Scope
+from nomadserve_runtime.rsgi import Exchange, Scope
 
 log = logging.getLogger("nomadserve.http")
 
@@ -26,9 +28,8 @@ log = logging.getLogger("nomadserve.http")
 Answer = Callable[[Scope, Exchange], Awaitable[None] | None]
 
 HEAD_NBYTES_MAX = 64 * 1024
-# Heads up to here are remembered, and no more of a client whose heads differed this often one after the other.
-KNOWN_NBYTES_MAX = 4096
-MISSES_MAX = 4
+# No more heads are learned from a client whose heads were all new, this often one after the other.
+MISSES_MAX = 16
 
 HEAD_S_MAX = 30.0
 BODY_S_MAX = 120.0
@@ -44,11 +45,13 @@ class Owner(Protocol):
     Attributes:
         answer: the application.
         connections: those that are open; each adds and removes itself.
+        heads: that came before.
         is_stopping: every reply is the last one of its connection.
     """
 
     answer: Answer
     connections: "set[Connection]"
+    heads: KnownHeads
     is_stopping: bool
 
 
@@ -73,10 +76,6 @@ class Connection(asyncio.Protocol):
         self._answering: Request | None = None
         self._waiting: deque[Request] = deque()
         self._task: asyncio.Task[None] | None = None
-        # The last request that came in one piece, its head, and how long it was with its body.
-        self._known: Request | None = None
-        self._known_head = b""
-        self._known_nbytes = 0
         self._misses = 0
 
     # -- what the transport calls ---------------------------------------------------------------------------------
@@ -97,14 +96,17 @@ class Connection(asyncio.Protocol):
         self._waiting.clear()
 
     def data_received(self, data: bytes) -> None:
-        """Parse; everything else happens in the parser's callbacks.
-
-        A client mostly sends the same head over and over; what is known of one need not be found out again.
-        """
+        """Take the request up, where its head came before, or parse: then all happens in the parser's callbacks."""
         is_between = self._answering is None and self._receiving is None and not self._head_since
-        if is_between and len(data) == self._known_nbytes and data.startswith(self._known_head):
-            self._start_known(data)
-            return
+        if is_between:
+            end = data.find(b"\r\n\r\n", 0, KNOWN_NBYTES_MAX) + 4
+            known = self._owner.heads.get(data[:end])
+            if known is not None and known.body_nbytes == len(data) - end:
+                self._misses = 0
+                self._begin(
+                    Request(self, known.method, known.path, known.query_string, known.headers, known.notes, data[end:])
+                )
+                return
         try:
             self._parser.feed_data(data)
             if is_between and self._misses < MISSES_MAX:
@@ -152,13 +154,13 @@ class Connection(asyncio.Protocol):
         path, _, query = target.decode("latin-1").partition("?")
         if "%" in path:
             path = unquote(path)
-        request = Request(self, parser.get_method().decode("latin-1"), path, query, self._headers)
+        request = Request(self, parser.get_method().decode("latin-1"), path, query, self._headers, {})
         request.keep_alive = parser.should_keep_alive()
         request.http_version = parser.get_http_version()
         request.expects_continue = self._headers.get("expect", "").lower() == "100-continue"
         self._receiving = request
         if self._answering is None:
-            self._start(request)
+            self._begin(request)
         else:
             self._waiting.append(request)
             self.pause("waiting")
@@ -191,21 +193,22 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.resume("ahead")
 
-    def send(self, request: Request, status: int, headers: ReplyHeaders, body: bytes) -> None:
-        """Write a reply; the next request's turn comes when this one has been received to its end."""
+    def send(self, request: Request, status: int, fields: str, body: bytes) -> None:
+        """Write a reply; the next request's turn comes when this one has been received to its end.
+
+        fields: its headers as lines, each with its end; the length and the date are added here.
+        """
         if self.is_lost:
             return
-        if self._owner.is_stopping or ("connection", "close") in headers:
-            request.keep_alive = False
-        if request.http_version == "1.0":
-            headers = [*headers, ("connection", "keep-alive" if request.keep_alive else "close")]
-        elif not request.keep_alive and ("connection", "close") not in headers:
-            headers = [*headers, ("connection", "close")]
-        fields = "".join([f"{name}: {value}\r\n" for name, value in headers])
+        if self._owner.is_stopping or not request.keep_alive or request.http_version == "1.0":
+            fields = self._with_connection(request, fields)
         head = f"{STATUS_LINES[status]}{fields}content-length: {len(body)}\r\ndate: {_date()}\r\n\r\n"
         self._transport.write(head.encode("latin-1") + (b"" if request.method == "HEAD" else body))
         if request.is_whole:
-            self._finish(request)
+            if request.keep_alive and not self._waiting:
+                self._answering = None
+            else:
+                self._finish(request)
         elif request.expects_continue or status == TooSlow.status:
             self._transport.close()  # its body may never come
         else:
@@ -253,33 +256,35 @@ class Connection(asyncio.Protocol):
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
+    def _with_connection(self, request: Request, fields: str) -> str:
+        """Say in the reply whether the connection stays open, where that does not go without saying."""
+        if self._owner.is_stopping:
+            request.keep_alive = False
+        return f"{fields}connection: {'keep-alive' if request.keep_alive else 'close'}\r\n"
+
     def _learn(self, data: bytes) -> None:
-        """Remember the request that `data` was, if it was a whole one and its head says all of its length."""
+        """Remember the head of the request that `data` was, if it was a whole one and its head says all of its length.
+
+        It is still being answered here: one that was refused or failed is not worth remembering.
+        """
         request = self._answering
         end = data.find(b"\r\n\r\n", 0, KNOWN_NBYTES_MAX) + 4
-        if (
-            request is None
-            or not request.is_repeatable
-            or request.headers.get("content-length") != str(len(data) - end)
-        ):
+        body_nbytes = len(data) - end
+        if request is None or not request.is_repeatable or request.headers.get("content-length") != str(body_nbytes):
             return
         self._misses += 1
-        self._known, self._known_head, self._known_nbytes = request, data[:end], len(data)
-
-    def _start_known(self, data: bytes) -> None:
-        known = self._known
-        assert known is not None
-        request = Request(self, known.method, known.path, known.query_string, known.headers)
-        request.add(data[len(self._known_head) :])
-        request.is_whole = True
-        self._misses = 0
-        self._start(request)
-
-    def _start(self, request: Request) -> None:
-        self._answering = request
-        self._begin(request)
+        known = KnownHead(
+            method=request.method,
+            path=request.path,
+            query_string=request.query_string,
+            headers=request.headers,
+            notes=request.notes,
+            body_nbytes=body_nbytes,
+        )
+        self._owner.heads.learn(data[:end], known)
 
     def _begin(self, request: Request) -> None:
+        self._answering = request
         try:
             answer = self._owner.answer(request, request)
         except Exception:

@@ -62,19 +62,19 @@ def statistics(model: Model, *, version: str) -> Content:
     """Sums since the start, of requests that were answered; and the calibration, which is ours."""
     metrics = model.metrics
     answered = metrics.outcome["ok"].value
-    stages = metrics.stages
+    stages = metrics.stages.seconds()
     return {
         "name": model.name,
         "version": version_number(version),
         "inference_count": metrics.rows.value,
-        "execution_count": sum(metrics.batch_rows.counts),
+        "execution_count": metrics.batch_rows.count,
         "inference_stats": {
             "success": _duration(answered, metrics.request_seconds.total),
             "fail": _duration(_failed(metrics), 0.0),
-            "queue": _duration(answered, stages.queue),
-            "compute_input": _duration(answered, stages.receive),
-            "compute_infer": _duration(answered, stages.engine),
-            "compute_output": _duration(answered, stages.reply),
+            "queue": _duration(answered, stages["queue"]),
+            "compute_input": _duration(answered, stages["receive"]),
+            "compute_infer": _duration(answered, stages["engine"]),
+            "compute_output": _duration(answered, stages["reply"]),
             "cache_hit": _duration(0, 0.0),
             "cache_miss": _duration(0, 0.0),
         },

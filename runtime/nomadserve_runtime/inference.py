@@ -63,7 +63,7 @@ class PlainForm:
 
     def encode(self, model: Model, query: Query, ticket: Ticket, request_id: str) -> bytes:
         """Write a plain reply."""
-        return model.wire.encode_plain(ticket.outputs(), id=request_id)
+        return model.wire.encode_plain(ticket.outputs(), id=request_id, time=ticket.slot.answered_at)
 
 
 class InferForm:
@@ -148,9 +148,11 @@ class Inference:
         self._is_logged = is_logged
         self.timeout_s = timeout_s
         self._lifecycle = lifecycle
+        # Unique over all replicas, and cheaper than asking the system for random bytes each time.
         self._id_prefix = secrets.token_hex(6) + "-"
         self._id_numbers = itertools.count(1)
         self._json_headers: ReplyHeaders = [("content-type", "application/json"), ("x-nomadserve-version", version)]
+        self._json_fields = "".join([f"{name}: {value}\r\n" for name, value in self._json_headers])
         self._doorman = Doorman(self._json_headers)
 
     def refresh(self) -> None:
@@ -177,11 +179,14 @@ class Inference:
                 self._log(model.name, refused.status, refused.reason, "", NO_HEAD, arrived_at)
             self._doorman.refuse(refused, exchange, is_leaving=self._is_leaving)
             return None
-        try:
-            head = read_head(scope.headers, nbytes_max=model.wire.body_nbytes_max)
-        except Fault as fault:
-            self._fail(fault, exchange, model, NO_HEAD, arrived_at)
-            return None
+        nbytes_max = model.wire.body_nbytes_max
+        head: Head | None = scope.notes.get(nbytes_max)
+        if head is None:
+            try:
+                head = scope.notes[nbytes_max] = read_head(scope.headers, nbytes_max=nbytes_max)
+            except Fault as fault:
+                self._fail(fault, exchange, model, NO_HEAD, arrived_at)
+                return None
         body = exchange.take_whole()
         if body is None:
             model.batcher.reading += 1
@@ -206,7 +211,9 @@ class Inference:
         head = NO_HEAD
         try:
             head = read_head(scope.headers, nbytes_max=self._body_nbytes_max)
-            body = _unpacked(await _receive(exchange, head, self._body_nbytes_max), head, self._body_nbytes_max)
+            body = await _receive(exchange, head, self._body_nbytes_max)
+            if head.coding:
+                body = decompress(body, head.coding, nbytes_max=self._body_nbytes_max)
             model = self._model_named_in(body)
         except Fault as fault:
             self._fail(fault, exchange, None, head, arrived_at)
@@ -216,7 +223,9 @@ class Inference:
     def _admit(self, model: Model, form: Form, head: Head, body: bytes, exchange: Exchange, arrived_at: float) -> None:
         """The body is whole: its rows get a place, and the reply is written when they are answered."""
         try:
-            query = form.decode(model, head, _unpacked(body, head, model.wire.body_nbytes_max))
+            if head.coding:
+                body = decompress(body, head.coding, nbytes_max=model.wire.body_nbytes_max)
+            query = form.decode(model, head, body)
             call = Call(self, model, form, head, query, exchange, arrived_at)
             model.batcher.admit(call, query.inputs)
         except Exception as error:
@@ -226,31 +235,28 @@ class Inference:
 
     def reply(self, call: "Call") -> None:
         """The rows of a call are answered, or it failed."""
-        model, query = call.model, call.query
-        try:
-            if call.fault is not None:
-                raise call.fault
-            request_id = query.id or self._new_id()
-            content = call.form.encode(model, query, call, request_id)
-            total_s = time.monotonic() - call.arrived_at
-            headers, body = self._dressed(content, call, total_s)
-        except Exception as error:
-            self._fail_by(error, call.exchange, model, call.head, call.arrived_at)
+        model, query, arrived_at = call.model, call.query, call.arrived_at
+        if call.fault is not None:
+            self._fail(call.fault, call.exchange, model, call.head, arrived_at)
             return
-        call.exchange.response_bytes(200, headers, body)
-        metrics = model.metrics
-        metrics.request_seconds.observe(total_s)
+        request_id = query.id or f"{self._id_prefix}{next(self._id_numbers):x}"
+        try:
+            content = call.form.encode(model, query, call, request_id)
+            replied_at = time.monotonic()
+            self._send(content, call, replied_at - arrived_at)
+        except Exception as error:
+            self._fail_by(error, call.exchange, model, call.head, arrived_at)
+            return
+        slot, admitted_at, metrics = call.slot, call.admitted_at, model.metrics
+        metrics.request_seconds.observe(replied_at - arrived_at)
         metrics.outcome["ok"].value += 1
         metrics.rows.value += query.rows
-        slot, admitted_at = call.slot, call.admitted_at
+        started_at, ended_at = slot.started_at, slot.ended_at
         metrics.stages.add(
-            admitted_at - call.arrived_at,
-            slot.started_at - admitted_at,
-            slot.ended_at - slot.started_at,
-            call.arrived_at + total_s - slot.ended_at,
+            (admitted_at - arrived_at, started_at - admitted_at, ended_at - started_at, replied_at - ended_at)
         )
         if self._is_logged:
-            self._log(model.name, 200, "ok", request_id, call.head, call.arrived_at)
+            self._log(model.name, 200, "ok", request_id, call.head, arrived_at)
 
     def _fail_by(self, error: Exception, exchange: Exchange, model: Model, head: Head, arrived_at: float) -> None:
         if isinstance(error, Fault):
@@ -264,33 +270,25 @@ class Inference:
     def _is_leaving(self) -> bool:
         return self._lifecycle.stage is not Stage.SERVING
 
-    def _dressed(self, reply: bytes | Encoded, call: "Call", total_s: float) -> tuple[ReplyHeaders, bytes]:
-        """Headers and body of the reply, in the coding that the client takes where that pays."""
-        headers, head = self._headers(call, total_s), call.head
-        body = reply
-        if isinstance(body, Encoded):
-            headers[0] = ("content-type", BINARY_TYPE)
-            headers.append((HEADER, str(body.json_nbytes)))
-            body = body.body
+    def _send(self, content: bytes | Encoded, call: "Call", total_s: float) -> None:
+        """Send the reply of a call; how long each stage took, in its head."""
+        slot, head = call.slot, call.head
+        fields = (
+            f"{self._json_fields}server-timing: queue;dur={(slot.started_at - call.admitted_at) * 1e3:.3f}, "
+            f"engine;dur={(slot.ended_at - slot.started_at) * 1e3:.3f}, total;dur={total_s * 1e3:.3f}\r\n"
+        )
+        if isinstance(content, Encoded):
+            fields = fields.replace("application/json", BINARY_TYPE, 1) + f"{HEADER}: {content.json_nbytes}\r\n"
+            content = content.body
         if head.traceparent:
-            headers.append(("traceparent", head.traceparent))
-        if head.accept_encoding and len(body) >= COMPRESS_NBYTES_MIN:
+            fields += f"traceparent: {head.traceparent}\r\n"
+        if head.accept_encoding and len(content) >= COMPRESS_NBYTES_MIN:
+            # In the coding that the client takes, where that pays.
             coding = accepted_coding(head.accept_encoding)
             if coding:
-                headers += [("content-encoding", coding), ("vary", "accept-encoding")]
-                body = compress(body, coding)
-        return headers, body
-
-    def _headers(self, ticket: Ticket, total_s: float) -> ReplyHeaders:
-        """The usual ones, the type of the body first, and how long each stage took."""
-        slot = ticket.slot
-        queue_ms = (slot.started_at - ticket.admitted_at) * 1e3
-        engine_ms = (slot.ended_at - slot.started_at) * 1e3
-        timing = f"queue;dur={queue_ms:.3f}, engine;dur={engine_ms:.3f}, total;dur={total_s * 1e3:.3f}"
-        headers = [*self._json_headers, ("server-timing", timing)]
-        if self._is_leaving:
-            headers.append(("connection", "close"))
-        return headers
+                fields += f"content-encoding: {coding}\r\nvary: accept-encoding\r\n"
+                content = compress(content, coding)
+        call.exchange.response_fields(200, fields, content, is_last=self._is_leaving)
 
     def _fail(self, fault: Fault, exchange: Exchange, model: Model | None, head: Head, arrived_at: float) -> None:
         """Count it, say it, log it. `model`: None where the request names none that is served."""
@@ -320,10 +318,6 @@ class Inference:
             ),
         )
 
-    def _new_id(self) -> str:
-        """Unique over all replicas, and cheaper than asking the system for random bytes each time."""
-        return f"{self._id_prefix}{next(self._id_numbers):x}"
-
     def _model_named_in(self, body: bytes) -> Model:
         if not self._models:
             raise NotFound("no model is loaded")
@@ -334,11 +328,6 @@ class Inference:
         if name not in self._models:
             raise NotFound(f"no model `{name}` is served here, but {names}")
         return self._models[name]
-
-
-def _unpacked(body: bytes, head: Head, nbytes_max: int) -> bytes:
-    """The body, the coding around it undone."""
-    return decompress(body, head.coding, nbytes_max=nbytes_max) if head.coding else body
 
 
 async def _receive(exchange: Exchange, head: Head, nbytes_max: int) -> bytes:

@@ -6,7 +6,7 @@ Here is the state of one request; `connection` knows the socket, the parser and 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from nomadserve_runtime.rsgi import ReplyHeaders
 
@@ -30,8 +30,8 @@ class Line(Protocol):
         """Somebody reads the body of `request` now."""
         ...
 
-    def send(self, request: "Request", status: int, headers: ReplyHeaders, body: bytes) -> None:
-        """Write a reply."""
+    def send(self, request: "Request", status: int, fields: str, body: bytes) -> None:
+        """Write a reply; `fields`: its headers as lines, each with its end."""
         ...
 
     def pause(self, reason: str) -> None:
@@ -69,6 +69,7 @@ class Request:
         "is_whole",
         "keep_alive",
         "method",
+        "notes",
         "path",
         "query_string",
         "received_at",
@@ -76,19 +77,30 @@ class Request:
 
     scheme = "http"
 
-    def __init__(self, connection: Line, method: str, path: str, query_string: str, headers: dict[str, str]) -> None:
+    def __init__(
+        self,
+        connection: Line,
+        method: str,
+        path: str,
+        query_string: str,
+        headers: dict[str, str],
+        notes: dict[object, Any],
+        body: bytes | None = None,
+    ) -> None:
+        """`body`: where it has come already, whole; else None, and it comes by `add` and `end`."""
         self.method = method
         self.path = path
         self.query_string = query_string
         self.headers = headers
+        self.notes = notes
         self.http_version = "1.1"
         self.keep_alive = True
-        self.is_whole = False
+        self.is_whole = body is not None
         self.is_answered = False
         self.expects_continue = False
         self.received_at = time.monotonic()
         self._connection = connection
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes] = [] if body is None else [body]
         self._ahead_nbytes = 0
         self._is_taken = False
         self._is_streamed = False
@@ -156,10 +168,18 @@ class Request:
 
     def response_bytes(self, status: int, headers: ReplyHeaders, body: bytes) -> None:
         """Send the reply; the first one counts."""
+        is_last = ("connection", "close") in headers
+        fields = "".join([f"{name}: {value}\r\n" for name, value in headers if name != "connection"])
+        self.response_fields(status, fields, body, is_last=is_last)
+
+    def response_fields(self, status: int, fields: str, body: bytes, *, is_last: bool = False) -> None:
+        """Send the reply, its headers ready-made."""
         if not self.is_answered:
             self.is_answered = True
+            if is_last:
+                self.keep_alive = False
             self._pieces.clear()
-            self._connection.send(self, status, headers, body)
+            self._connection.send(self, status, fields, body)
 
     def on_hang_up(self, call: Callable[[], None]) -> None:
         """Call it, once, where the client goes away before it is answered."""

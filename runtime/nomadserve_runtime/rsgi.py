@@ -5,7 +5,7 @@ request about 25 µs more.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 ReplyHeaders = list[tuple[str, str]]
 
@@ -57,6 +57,14 @@ class Scope(Protocol):
         """See `Headers`."""
         ...
 
+    @property
+    def notes(self) -> dict[object, Any]:
+        """Where the application may keep what follows from the head alone.
+
+        Requests with the same head, byte by byte, may share it, for as long as the process lives.
+        """
+        ...
+
 
 class Exchange(Protocol):
     """The body of a request and the way back."""
@@ -79,6 +87,13 @@ class Exchange(Protocol):
 
     def response_bytes(self, status: int, headers: ReplyHeaders, body: bytes) -> None:
         """Send the reply. A second one is ignored. The server adds `content-length`, and throws an unread body away."""
+        ...
+
+    def response_fields(self, status: int, fields: str, body: bytes, *, is_last: bool = False) -> None:
+        """As `response_bytes`, its headers ready-made: lines, each with its end.
+
+        is_last: the connection closes after it; in `response_bytes`, a header `connection: close` says so.
+        """
         ...
 
     def on_hang_up(self, call: Callable[[], None]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 from nomadserve_runtime.connection import Answer, Connection
 from nomadserve_runtime.errors import CannotStart
+from nomadserve_runtime.heads import KnownHeads
 
 BACKLOG = 1024
 # More than this many at once are sent away: every one costs a file descriptor.
@@ -27,12 +28,14 @@ class Server:
     Attributes:
         answer: the application.
         connections: those that are open.
+        heads: that came before.
         is_stopping: every reply is the last one of its connection.
     """
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
         self.connections: set[Connection] = set()
+        self.heads = KnownHeads()
         self.is_stopping = False
         self._pacer: asyncio.TimerHandle | None = None
 

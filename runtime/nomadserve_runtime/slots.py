@@ -10,6 +10,7 @@ import enum
 import heapq
 import math
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -37,6 +38,7 @@ class Slot:
         tickets: the requests that hold rows, in the order in which they came in.
         due_at: when it is this slot's turn: the soonest turn of any request that it took in, monotonic seconds.
         started_at, ended_at: of its last batch, monotonic seconds.
+        answered_at: when its last batch came back, by the calendar, UTC.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Slot:
         self.due_at = math.inf
         self.started_at = 0.0
         self.ended_at = 0.0
+        self.answered_at = datetime.min.replace(tzinfo=UTC)
         self._end = 0  # rows [0, _end) were given out; the difference to `rows` are holes that requests left
 
     def clear(self) -> None:
@@ -78,13 +81,14 @@ class Slot:
 
     def add(self, ticket: "Ticket") -> None:
         """Give `ticket` the next rows; closes holes first where the end is reached."""
-        assert ticket.rows <= self.free_rows
-        if self._end + ticket.rows > self.capacity:
+        rows = ticket.rows
+        assert self.rows + rows <= self.capacity
+        if self._end + rows > self.capacity:
             self.close_holes()
         ticket.slot = self
         ticket.start = self._end
-        self._end += ticket.rows
-        self.rows += ticket.rows
+        self._end += rows
+        self.rows += rows
         self.tickets[ticket] = None
         if ticket.due_at < self.due_at:
             self.due_at = ticket.due_at
@@ -201,11 +205,14 @@ class SlotQueue:
 
         Where no slot is left, any that has room takes it.
         """
-        assert 0 < ticket.rows <= min(self.capacity, self.free_rows)
+        rows = ticket.rows
+        assert 0 < rows <= self.capacity
+        assert rows <= self.rows_max - self.rows
         slot = self._slot_for(ticket)
         slot.add(ticket)
-        self.rows += ticket.rows
-        self._note_room(slot, ticket.priority)
+        self.rows += rows
+        if slot.rows == self.capacity:
+            del self._roomy[slot]
 
     def holds(self, ticket: Ticket) -> bool:
         """Whether the ticket is queued: not yet with the engine, and not taken out."""
@@ -248,19 +255,21 @@ class SlotQueue:
 
     def _slot_for(self, ticket: Ticket) -> Slot:
         anyone = None
+        rows_max = self.capacity - ticket.rows
         for slot, priority in self._roomy.items():
-            if slot.free_rows >= ticket.rows:
+            if slot.rows <= rows_max:
                 if priority == ticket.priority:
                     return slot
                 anyone = slot
-        return anyone if anyone is not None and not self._free else self._open_slot()
+        return anyone if anyone is not None and not self._free else self._open_slot(ticket.priority)
 
-    def _open_slot(self) -> Slot:
+    def _open_slot(self, priority: int) -> Slot:
         if not self._free:
             self._merge_two()
         slot = self._free.pop()
         slot.stage = Stage.OPEN
         self.open.append(slot)
+        self._roomy[slot] = priority
         return slot
 
     def _close_slot(self, slot: Slot, stage: Stage) -> None:

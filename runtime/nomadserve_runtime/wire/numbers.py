@@ -3,6 +3,8 @@
 What types can't say (the lengths of lists, the ranges of numbers) is checked here, with the same kind of path.
 """
 
+import struct
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import msgspec
@@ -58,6 +60,26 @@ def rows_of(spec: TensorSpec, values: list[Any], path: str, *, rows_max: int) ->
     if array.shape[1:] != spec.row_shape:
         _refuse_lengths(values, (len(values), *spec.row_shape), path)
     return array
+
+
+def row_reader(spec: TensorSpec) -> Callable[[list[Any]], np.ndarray | None] | None:
+    """What reads the one row of a request, a flat list, in less than half of the time that numpy takes.
+
+    It gives None for what is not flawless: `rows_of` finds the words. None for tensors whose rows are no flat lists.
+    """
+    letter = {"f2": "e", "f4": "f", "f8": "d", "i1": "b", "i2": "h", "i4": "i", "i8": "q"}.get(spec.dtype.str[1:])
+    if letter is None or len(spec.row_shape) != 1:
+        return None
+    # `=`: the machine's order of bytes, in sizes and with checks of ranges that are the same everywhere.
+    pack, dtype = struct.Struct(f"={spec.row_size}{letter}").pack, spec.dtype
+
+    def read(values: list[Any]) -> np.ndarray | None:
+        try:
+            return np.frombuffer(pack(*values), dtype)[None]
+        except (struct.error, OverflowError):
+            return None
+
+    return read
 
 
 def array_of(spec: TensorSpec, values: Any, path: str) -> np.ndarray:

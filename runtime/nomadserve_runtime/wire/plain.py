@@ -1,7 +1,7 @@
 """`POST /v1/inference`: `{"inputs": {"image": [[…]]}}`, with metadata beside."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -49,6 +49,12 @@ class PlainForm:
         self._output_names = tuple(spec.name for spec in outputs)
         self._all_outputs = tuple(range(len(outputs)))
         self._rows_max = rows_max
+        self._read_row = numbers.row_reader(self._inputs[0]) if len(inputs) == 1 else None
+        name_text, version_text = orjson.dumps(name), orjson.dumps(version)
+        self._after_id = b',"model":%b,"version":%b,"time":' % (name_text, version_text)
+        self._output_keys = [orjson.dumps(name) + b":" for name in self._output_names]
+        self._time: datetime | None = None
+        self._time_text = b""
         self._decoder = msgspec.json.Decoder(_request_type(self._inputs))
         self._is_simd = all(simd.can_read(spec) for spec in self._inputs)
 
@@ -64,24 +70,29 @@ class PlainForm:
             if query is not None:
                 return query
         request = numbers.decode(self._decoder, body)
+        values = msgspec.structs.astuple(request.inputs)
+        if self._read_row is not None and len(values[0]) == 1:
+            array = self._read_row(values[0][0])
+            if array is not None:
+                return self._query(request, (array,), 1)
         arrays = tuple(
-            numbers.rows_of(spec, values, f"$.inputs.{spec.name}", rows_max=self._rows_max)
-            for spec, values in zip(self._inputs, msgspec.structs.astuple(request.inputs), strict=True)
+            numbers.rows_of(spec, lists, f"$.inputs.{spec.name}", rows_max=self._rows_max)
+            for spec, lists in zip(self._inputs, values, strict=True)
         )
-        return self._query(request, arrays)
+        return self._query(request, arrays, row_count(self._inputs, arrays))
 
-    def encode(self, outputs: Sequence[np.ndarray], *, id: str, time: datetime | None = None) -> bytes:
-        """The reply; not-a-number and infinities become `null`, as JSON has no word for them."""
-        return orjson.dumps(
-            {
-                "id": id,
-                "model": self._name,
-                "version": self._version,
-                "time": time or datetime.now(UTC),
-                "outputs": dict(zip(self._output_names, outputs, strict=True)),
-            },
-            option=ORJSON_OPTIONS,
-        )
+    def encode(self, outputs: Sequence[np.ndarray], *, id: str, time: datetime) -> bytes:
+        """The reply; not-a-number and infinities become `null`, as JSON has no word for them.
+
+        time: in UTC. Replies with the same one follow each other: its text is made once.
+        """
+        if time is not self._time:
+            self._time, self._time_text = time, orjson.dumps(time, option=ORJSON_OPTIONS)
+        parts = [b'{"id":', orjson.dumps(id), self._after_id, self._time_text, b',"outputs":{']
+        for key, array in zip(self._output_keys, outputs, strict=True):
+            parts += (key, orjson.dumps(array, option=ORJSON_OPTIONS), b",")
+        parts[-1] = b"}}"
+        return b"".join(parts)
 
     def _decode_simd(self, document: Any, brackets: int) -> Query | None:
         envelope = simd.without(document, "inputs")
@@ -91,15 +102,15 @@ class PlainForm:
         arrays = tuple(simd.rows_of(spec, inputs[spec.name], rows_max=self._rows_max) for spec in self._inputs)
         if brackets != sum(simd.lists_in(array.shape) for array in arrays):
             return None
-        return self._query(msgspec.convert(envelope, _Envelope), arrays)
+        return self._query(msgspec.convert(envelope, _Envelope), arrays, row_count(self._inputs, arrays))
 
-    def _query(self, request: Any, arrays: tuple[np.ndarray, ...]) -> Query:
+    def _query(self, request: Any, arrays: tuple[np.ndarray, ...], rows: int) -> Query:
         """`request`: a decoded body, or an `_Envelope`."""
         if request.model and request.model != self._name:
             raise NotFound(f"no model `{request.model}` is served here, but `{self._name}`")
         return Query(
             arrays,
-            row_count(self._inputs, arrays),
+            rows,
             self._all_outputs,
             request.id,
             float("inf") if request.timeout_ms is msgspec.UNSET else request.timeout_ms / 1000,

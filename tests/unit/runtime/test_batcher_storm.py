@@ -6,7 +6,7 @@ import time
 import pytest
 
 from nomadserve_runtime.batcher import Batcher
-from nomadserve_runtime.errors import Expired, QueueFull
+from nomadserve_runtime.errors import Expired, Hopeless, QueueFull
 from tests.unit.runtime.batching import admit, answer, batching, run
 from tests.unit.runtime.models import fake_engine
 
@@ -20,6 +20,9 @@ async def customer(batcher: Batcher, chance: random.Random, tally: dict[str, int
     except QueueFull:
         assert batcher.queued_rows + len(values) > batcher._queue.rows_max
         tally["refused"] += 1
+        return
+    except Hopeless:  # starved: the deadline passed before it came to the batcher
+        tally["expired"] += 1
         return
     try:
         answered = await answer(ticket)

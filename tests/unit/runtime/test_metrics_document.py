@@ -45,7 +45,7 @@ def test_it_names_the_series_of_the_process() -> None:
     assert set(re.findall(r"`(process_\w+)`", DOCUMENT)) == {name for name in kinds if name.startswith("process_")}
 
 
-@pytest.mark.parametrize("word", [*OUTCOMES, *REFUSALS, *Stages.__slots__])
+@pytest.mark.parametrize("word", [*OUTCOMES, *REFUSALS, *Stages.WORDS])
 def test_it_explains_every_word_of_a_label(word: str) -> None:
     assert f"`{word}`" in DOCUMENT
 

@@ -13,6 +13,7 @@ from nomadserve_runtime.wire import ModelWire, Query, model_named_in
 IMAGE = TensorSpec("image", "FP32", (2, 3))
 SCORES = TensorSpec("scores", "FP32", (2,))
 LABEL = TensorSpec("label", "INT64", ())
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def wire(*inputs: TensorSpec, rows_max: int = 4) -> ModelWire:
@@ -65,7 +66,7 @@ def test_every_datatype_is_read_and_written(datatype: str) -> None:
     values = [[True, False]] if datatype == "BOOL" else [[1, 0]]
     query = one_way.decode_plain(json.dumps({"inputs": {"x": values}}).encode())
     assert query.inputs[0].dtype == spec.dtype
-    assert json.loads(one_way.encode_plain(query.inputs, id="1"))["outputs"] == {"x": values}
+    assert json.loads(one_way.encode_plain(query.inputs, id="1", time=NOW))["outputs"] == {"x": values}
 
 
 @pytest.mark.parametrize("data", [image(2), np.ravel(image(2)).tolist()])
@@ -294,7 +295,7 @@ def test_the_model_is_found_in_a_body_whatever_else_is_in_it() -> None:
 
 def test_the_plain_reply_carries_what_the_contract_says() -> None:
     outputs = (np.array([[0.5, 2.0]], np.float32), np.array([3], np.int64))
-    reply = wire().encode_plain(outputs, id="a7", time=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    reply = wire().encode_plain(outputs, id="a7", time=NOW)
     assert json.loads(reply) == {
         "id": "a7",
         "model": "digits",
@@ -322,12 +323,12 @@ def test_numbers_are_written_as_short_as_they_can_be_read_back() -> None:
     numbers = np.random.default_rng(7).standard_normal((4, 2)).astype(np.float32)
     reply = wire().encode_infer((numbers, np.arange(4)), id="1", wanted=(0,))
     assert np.asarray(json.loads(reply)["outputs"][0]["data"], np.float32).tobytes() == numbers.tobytes()
-    assert b"0.1," in wire().encode_plain((np.array([[0.1, 1]], np.float32), np.array([3], np.int64)), id="1")
+    assert b"0.1," in wire().encode_plain((np.array([[0.1, 1]], np.float32), np.array([3], np.int64)), id="1", time=NOW)
 
 
 def test_what_json_has_no_word_for_becomes_null() -> None:
     outputs = (np.array([[math.nan, math.inf]], np.float32), np.array([3], np.int64))
-    assert json.loads(wire().encode_plain(outputs, id="1"))["outputs"]["scores"] == [[None, None]]
+    assert json.loads(wire().encode_plain(outputs, id="1", time=NOW))["outputs"]["scores"] == [[None, None]]
 
 
 def test_the_longest_valid_body_fits_under_the_limit() -> None:
