@@ -8,7 +8,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from nomadserve_runtime import gpu
@@ -16,7 +16,7 @@ from nomadserve_runtime.announce import say_what_is_served
 from nomadserve_runtime.app import App, Service
 from nomadserve_runtime.config import Config, load_config
 from nomadserve_runtime.engine import Engine
-from nomadserve_runtime.errors import CannotStart
+from nomadserve_runtime.errors import CannotStart, EngineLost
 from nomadserve_runtime.inference import Model
 from nomadserve_runtime.lifecycle import Lifecycle
 from nomadserve_runtime.loading import open_model, start_model
@@ -28,13 +28,15 @@ from nomadserve_runtime.server import serving
 log = logging.getLogger("nomadserve.main")
 
 FORCED = 1
+LOST = 1
 INTERRUPTED = 130
 
 
 def main(environ: Mapping[str, str]) -> int:
     """Serve what the variables in `environ` say, until SIGTERM or SIGINT; return the exit code.
 
-    0: drained, every request that was taken got its answer.  1: could not start, or not drained in time.
+    0: drained, every request that was taken got its answer.  1: could not start, not drained in time, or an engine was
+    lost: every request got its answer, and only a new process can compute.
     2: a variable or a model file is wrong.
     """
     try:
@@ -59,9 +61,15 @@ def main(environ: Mapping[str, str]) -> int:
 
 async def _run(config: Config, engines: Mapping[str, Engine]) -> int:
     told_to_end = _end_on_signals()
+    lost: list[EngineLost] = []
+
+    def lose(failure: EngineLost) -> None:
+        lost.append(failure)
+        told_to_end.set()
+
     lifecycle, series = Lifecycle(), Series()
     sampler = _sample_gpus(config, series)
-    repository = await _repository(config, engines, series)
+    repository = await _repository(config, engines, series, on_lost=lose)
     service = Service(config.service, config.version, repository, series, lifecycle)
     app = App(service, timeout_s=config.queue_timeout_s, is_access_logged=config.access_log)
     # What is there now stays; looking through it for garbage again and again would only cost time.
@@ -70,10 +78,15 @@ async def _run(config: Config, engines: Mapping[str, Engine]) -> int:
     async with serving(app, host=config.host, port=config.port):
         say_what_is_served(config, repository.models)
         await told_to_end.wait()
+        if lost:
+            log.critical("the engine is lost: %s; ending with exit code %d, to be started anew", lost[0], LOST)
         batchers = [model.batcher for model in repository.models.values()]
-        is_drained = await lifecycle.drain(batchers, delay_s=config.drain_delay_s, timeout_s=config.drain_timeout_s)
+        delay_s = 0.0 if lost else config.drain_delay_s
+        is_drained = await lifecycle.drain(batchers, delay_s=delay_s, timeout_s=config.drain_timeout_s)
         if not is_drained:
             _exit_now(FORCED)
+    if lost:  # the driver may hang, or abort the process, where such an engine is closed
+        _exit_now(LOST)
     for batcher in batchers:
         batcher.close()
     if sampler is not None:
@@ -82,11 +95,13 @@ async def _run(config: Config, engines: Mapping[str, Engine]) -> int:
     return 0
 
 
-async def _repository(config: Config, engines: Mapping[str, Engine], series: Series) -> Repository:
+async def _repository(
+    config: Config, engines: Mapping[str, Engine], series: Series, *, on_lost: Callable[[EngineLost], None]
+) -> Repository:
     by_name = {model.name: model for model in config.models}
 
     async def start(name: str, engine: Engine) -> Model:
-        return await start_model(config, name, engine, series)
+        return await start_model(config, by_name[name], engine, series, on_lost=on_lost)
 
     return Repository(
         {name: await start(name, engine) for name, engine in engines.items()},

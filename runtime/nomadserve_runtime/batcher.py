@@ -22,9 +22,19 @@ import numpy as np
 from nomadserve_runtime import policy
 from nomadserve_runtime.calibration import UNCALIBRATED, Calibration
 from nomadserve_runtime.engine import Engine
-from nomadserve_runtime.errors import Draining, EngineFailed, Expired, Fault, Hopeless, HungUp, QueueFull, Refused
+from nomadserve_runtime.errors import (
+    Draining,
+    EngineFailed,
+    EngineLost,
+    Expired,
+    Fault,
+    Hopeless,
+    HungUp,
+    QueueFull,
+    Refused,
+)
 from nomadserve_runtime.metrics import ModelMetrics
-from nomadserve_runtime.runner import InlineRunner, Runner, ThreadRunner
+from nomadserve_runtime.runner import runner_for
 from nomadserve_runtime.slots import Slot, SlotQueue, Ticket
 
 log = logging.getLogger("nomadserve.batcher")
@@ -45,6 +55,7 @@ class Batcher:
         running_rows: rows with the engine.
         rows_per_second: as measured over the last batches; 0.0 until the first came back.
         slowness: how much longer batches take, one after the other, than they took alone when calibrated.
+        on_lost: called when the engine can't go on in this process; by then every request that waited has its answer.
     """
 
     def __init__(
@@ -66,13 +77,14 @@ class Batcher:
         self.running_rows = 0
         self.rows_per_second = 0.0
         self.slowness = 1.0
+        self.on_lost: Callable[[EngineLost], None] = _nothing
         self._clock = clock
         self._latency_target_s = latency_target_s
         self._delay_s_max = delay_s_max
         self._metrics = metrics
         self._queue = _slot_queue(engine, rows_max=queue_max)
         # Rows that have a place at all: in the queue, and with the engine. No more bodies are read than can get one.
-        self._places = queue_max + policy.HANDED_MAX * engine.batch_max
+        self._places = queue_max + policy.handed_max(engine.parallel) * engine.batch_max
         self._loop = asyncio.get_running_loop()
         self._is_draining = False
         self._idle = asyncio.Event()
@@ -87,7 +99,7 @@ class Batcher:
         self._measured_rows = 0.0
         self._measured_seconds = 0.0
         self._is_inline = calibration.is_inline
-        self._runner: Runner = (InlineRunner if self._is_inline else ThreadRunner)(engine, self._hand_back)
+        self._runner = runner_for(engine, self._hand_back, is_inline=self._is_inline)
         metrics.watch(
             in_flight=lambda: self.in_flight,
             queued_rows=lambda: self.queued_rows,
@@ -141,8 +153,9 @@ class Batcher:
             queued_rows=self.queued_rows,
             handed=self._handed,
             capacity=self.engine.batch_max,
-            batch_s=self.calibration.batch_s(self.engine.batch_max) * self.slowness,
+            batch_s=self.calibration.batch_s(self.engine.batch_max) / self.engine.parallel * self.slowness,
             running_s=self._clock() - self._busy_since,
+            parallel=self.engine.parallel,
         )
 
     def admit(self, ticket: Ticket, inputs: Sequence[np.ndarray]) -> None:
@@ -261,6 +274,7 @@ class Batcher:
             oldest_at=slot.oldest_at,
             now=self._clock(),
             delay_s_max=self._delay_s_max,
+            parallel=self.engine.parallel,
         )
 
     def _hand_over(self) -> None:
@@ -278,7 +292,9 @@ class Batcher:
         self.running_rows -= rows
         self._was_empty = not self._queue.open
         self._measure(rows, failure is None)
-        if not self._is_inline:
+        if isinstance(failure, EngineLost):
+            self._lose(failure)
+        elif not self._is_inline:
             # Before the replies: the engine runs on while they are encoded.
             self._launch()
         metrics = self._metrics
@@ -286,7 +302,6 @@ class Batcher:
         metrics.engine_seconds.observe(slot.ended_at - slot.started_at)
         if failure is not None:
             log.error("the engine failed on a batch of %d rows", rows, exc_info=failure)
-            text = f"the engine failed: {_summary(failure)}"
         else:
             self._note_padding_and_nan(slot, rows)
         if self._latency_target_s < math.inf and slot.tickets:
@@ -295,13 +310,20 @@ class Batcher:
         for ticket in list(slot.tickets):
             metrics.queue_seconds.observe(slot.started_at - ticket.admitted_at)
             if failure is not None:
-                ticket.fault = EngineFailed(text)
+                ticket.fault = EngineFailed(failure)
             self._answer(ticket)
         self._queue.finish(slot)
         metrics.sweep()
         # A free slot may be what the next launch waited for.
         if self._queue.open:
             self._plan_launch()
+
+    def _lose(self, failure: EngineLost) -> None:
+        """Nothing will be computed any more: who waits is told now, and nobody is taken in."""
+        self.start_draining()
+        for ticket in self._queued():
+            self.fail(ticket, EngineFailed(failure))
+        self.on_lost(failure)
 
     def _answer(self, ticket: Ticket) -> None:
         ticket.is_answered = True
@@ -339,7 +361,7 @@ class Batcher:
         self._measured_seconds = self._measured_seconds * policy.RATE_MEMORY + took_s
         if self._measured_seconds > 0:
             self.rows_per_second = self._measured_rows / self._measured_seconds
-        calibrated_s = self.calibration.batch_s(rows)
+        calibrated_s = self.calibration.batch_s(rows) / self.engine.parallel
         if calibrated_s > 0:
             self.slowness += (took_s / calibrated_s - self.slowness) * (1 - policy.RATE_MEMORY)
 
@@ -361,7 +383,7 @@ class Batcher:
     def _expire(self) -> None:
         """Fail every queued request whose deadline has passed; its rows are free at once."""
         now = self._clock()
-        queued = [ticket for slot in self._queue.open for ticket in slot.tickets]
+        queued = self._queued()
         for ticket in queued:
             if ticket.deadline_at <= now:
                 self._metrics.expired_rows.value += ticket.rows
@@ -371,9 +393,12 @@ class Batcher:
             min((ticket.deadline_at for ticket in queued if ticket.deadline_at > now), default=math.inf)
         )
 
+    def _queued(self) -> list[Ticket]:
+        return [ticket for slot in self._queue.open for ticket in slot.tickets]
+
 
 def _slot_queue(engine: Engine, *, rows_max: int) -> SlotQueue:
-    count = policy.slots_needed(rows_max=rows_max, capacity=engine.batch_max)
+    count = policy.slots_needed(rows_max=rows_max, capacity=engine.batch_max, parallel=engine.parallel)
     slots = [
         Slot(
             inputs=engine.inputs,
@@ -386,6 +411,5 @@ def _slot_queue(engine: Engine, *, rows_max: int) -> SlotQueue:
     return SlotQueue(slots, rows_max=rows_max)
 
 
-def _summary(failure: Exception) -> str:
-    """What a client may know of it: the first line."""
-    return str(failure).strip().split("\n", 1)[0][:200] or type(failure).__name__
+def _nothing(_: EngineLost) -> None:
+    """For who does not listen."""

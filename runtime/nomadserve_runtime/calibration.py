@@ -5,6 +5,8 @@ import os
 import statistics
 import time
 from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 
@@ -12,7 +14,7 @@ import msgspec
 import numpy as np
 
 from nomadserve_runtime import policy
-from nomadserve_runtime.engine import Engine
+from nomadserve_runtime.engine import AheadEngine, Engine
 from nomadserve_runtime.interpreter import take_turns
 from nomadserve_runtime.slots import Slot
 
@@ -63,20 +65,20 @@ def buckets(batch_max: int) -> list[int]:
     return powers if powers[-1] == batch_max else [*powers, batch_max]
 
 
-async def calibrate(engine: Engine) -> Calibration:
+async def calibrate(engine: Engine, *, warmup: int = 1) -> Calibration:
     """Time every batch size of `engine` on made-up rows; nothing else may use the engine meanwhile.
 
+    warmup: runs of each size that are not timed: the first one allocates.
     Raises whatever the engine raises: an engine that fails on such rows is not fit to serve.
     """
-    slot = Slot(inputs=engine.inputs, outputs=engine.outputs, capacity=engine.batch_max, host_array=engine.host_array)
-    _make_up(slot)
-    table = tuple(BatchTime(rows, _time_of(engine, slot, rows)) for rows in buckets(engine.batch_max))
+    sizes = buckets(engine.batch_max)
+    known = {rows: engine.known_seconds(rows) for rows in sizes}
+    if None in known.values():
+        known |= _timed(engine, sizes, warmup=warmup)
+    table = tuple(BatchTime(rows, seconds or 0.0) for rows, seconds in known.items())
     hop_s = await measure_hop()
-    return Calibration(
-        table,
-        hop_s,
-        policy.runs_inline(batch_s=table[-1].seconds, hop_s=hop_s, cores=len(os.sched_getaffinity(0))),
-    )
+    is_short = policy.runs_inline(batch_s=table[-1].seconds, hop_s=hop_s, cores=len(os.sched_getaffinity(0)))
+    return Calibration(table, hop_s, is_short and not isinstance(engine, AheadEngine))
 
 
 async def measure_hop() -> float:
@@ -115,25 +117,30 @@ async def measure_hop() -> float:
     return statistics.median(seconds)
 
 
-def _time_of(engine: Engine, slot: Slot, rows: int) -> float:
-    known_s = engine.known_seconds(rows)
-    if known_s is not None:
-        return known_s
-    engine.run(slot, rows)  # the first run of a size allocates
+def median_seconds(run: Callable[[], None], *, warmup: int) -> float:
+    """The median time of `run`, called a few times after `warmup` calls that nobody times."""
+    for _ in range(warmup):
+        run()
     seconds: list[float] = []
     give_up_at = time.perf_counter() + BUCKET_S_MAX
     while not seconds or (len(seconds) < RUNS_MAX and time.perf_counter() < give_up_at):
         started_at = time.perf_counter()
-        engine.run(slot, rows)
+        run()
         seconds.append(time.perf_counter() - started_at)
     return statistics.median(seconds)
 
 
-def _make_up(slot: Slot) -> None:
+def make_up(slot: Slot) -> None:
     """Fill the inputs: numbers from 0 to 1 where they are floating, zeros (which are always valid) where not."""
     chance = np.random.default_rng(0)
     for array in slot.inputs:
         array[...] = chance.random(array.shape) if array.dtype.kind == "f" else 0
+
+
+def _timed(engine: Engine, sizes: Sequence[int], *, warmup: int) -> dict[int, float]:
+    slot = Slot(inputs=engine.inputs, outputs=engine.outputs, capacity=engine.batch_max, host_array=engine.host_array)
+    make_up(slot)
+    return {rows: median_seconds(partial(engine.run, slot, rows), warmup=warmup) for rows in sizes}
 
 
 def _rows(line: BatchTime) -> int:

@@ -28,6 +28,10 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Attributes:
         checksum: "sha256:<hex>" of the file, or empty for no check.
         threads: of the engine, for one batch; 0 leaves the choice to the engine.
+        instances: how often it is set up on each GPU, to compute as many batches at once.
+        warmup: runs of each batch size, before it is timed.
+        precision: that an ONNX model is built with for TensorRT; empty for the engine's choice.
+        profiles: that it is built with: input → `min`, `opt`, `max` → shape, with the batch in it.
     """
 
     name: str
@@ -37,6 +41,9 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     checksum: str = ""
     instances: PositiveInt = 1
     threads: Annotated[int, msgspec.Meta(ge=0)] = 0
+    warmup: PositiveInt = 1
+    precision: str = ""
+    profiles: tuple[dict[str, dict[str, tuple[int, ...]]], ...] = ()
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,8 +182,10 @@ def _check_model(model: ModelConfig, path: str) -> None:
         raise ValueError(f"names an unknown engine `{model.engine}`, not {_or(ENGINES)} - at `{path}.engine`")
     if model.checksum and not re.fullmatch(r"sha256:[0-9a-f]{64}", model.checksum):
         raise ValueError(f"has a checksum that is not `sha256:` and 64 hex digits - at `{path}.checksum`")
-    if model.instances != 1:
-        raise ValueError(f"asks for {model.instances} instances, and only 1 is there yet - at `{path}.instances`")
+    if model.engine != "tensorrt":
+        for key, standard in (("instances", 1), ("precision", ""), ("profiles", ())):
+            if getattr(model, key) != standard:
+                raise ValueError(f"sets `{key}`, which only the engine `tensorrt` has - at `{path}.{key}`")
 
 
 def _name(text: str) -> str:

@@ -1,17 +1,17 @@
 """The contract between the batcher and what computes: one small protocol, one file per engine in `engines/`."""
 
 import importlib
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from nomadserve_runtime.errors import WrongSetting
+from nomadserve_runtime.config import ModelConfig
 from nomadserve_runtime.slots import Slot
 from nomadserve_runtime.tensors import TensorSpec
 
-# Name in the configuration → module in `engines/`, whose `load` opens a model file.
-MODULES = {"onnxruntime": "ort", "fake": "fake"}
+# Name in the configuration → module in `engines/`, whose `load` opens the file of a model.
+MODULES = {"onnxruntime": "ort", "tensorrt": "trt.engine", "fake": "fake"}
 
 
 class Engine(Protocol):
@@ -22,12 +22,14 @@ class Engine(Protocol):
         inputs: in the order of the model, which is the order of `Slot.inputs`.
         outputs: the same for the outputs.
         batch_max: rows of the largest batch it runs.
+        parallel: how many batches it computes at the same time.
     """
 
     platform: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     batch_max: int
+    parallel: int
 
     def host_array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Host memory that this engine reads and writes fastest; its content is arbitrary."""
@@ -36,7 +38,7 @@ class Engine(Protocol):
     def run(self, slot: Slot, rows: int) -> None:
         """Compute rows [0, rows) of `slot.inputs` into the same rows of `slot.outputs`. Blocks until written.
 
-        May change input rows from `rows` on, to pad. Whatever it raises fails this batch only.
+        May change input rows from `rows` on, to pad. Whatever it raises fails this batch only, but for `EngineLost`.
         """
         ...
 
@@ -53,20 +55,33 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(name: str, path: Path, *, batch_max: int, threads: int) -> Engine:
-    """Load the model file at `path` with the engine called `name`, which is imported only here.
+@runtime_checkable
+class AheadEngine(Engine, Protocol):
+    """An engine with threads of its own, that takes a batch while it computes another.
 
-    batch_max: rows of the largest batch wanted; a model with a fixed batch size has its own.
-    threads: for one batch; 0 leaves the choice to the engine.
+    Attributes:
+        graph_failures: batch sizes that it can launch only kernel by kernel.
+    """
+
+    graph_failures: int
+
+    def start(self, slot: Slot, rows: int, done: Callable[[Exception | None], None]) -> None:
+        """As `run`, but returns at once. It notes the times of the batch in the slot, then calls `done`, in any thread.
+
+        `done` is told what `run` would have raised, or None. At most 2 × `parallel` batches are with it at a time.
+        """
+        ...
+
+
+def open_engine(model: ModelConfig) -> Engine:
+    """Load the model file with its engine, which is imported only here.
+
+    A model with a fixed batch size has its own in the place of `max_batch`.
 
     Raises:
         WrongSetting: the file is missing, corrupt, or of a kind that the engine can't serve.
         CannotStart: the engine itself is not there.
     """
-    if name not in MODULES:
-        raise WrongSetting(
-            f"the engine `{name}` is not there yet", hint=f"engines of this release: {', '.join(MODULES)}"
-        )
-    module = importlib.import_module(f"nomadserve_runtime.engines.{MODULES[name]}")
-    engine: Engine = module.load(path, batch_max=batch_max, threads=threads)
+    module = importlib.import_module(f"nomadserve_runtime.engines.{MODULES[model.engine]}")
+    engine: Engine = module.load(model)
     return engine

@@ -3,6 +3,8 @@
     CannotStart                exit code 1   the process ends before it serves
     └── WrongSetting           exit code 2   a variable, or the model file that it names
 
+    EngineLost                               every request gets its 500, then the process ends, to be started anew
+
     Fault                                    one request fails; the process lives on
     ├── BadRequest      400 invalid          outcome "invalid"
     ├── Forbidden       403 forbidden        outcome "invalid"
@@ -44,6 +46,10 @@ class WrongSetting(CannotStart):
     """A variable of the environment, or the model file that one names, can't be used as it is."""
 
     exit_code = 2
+
+
+class EngineLost(Exception):
+    """The engine can't compute anything any more in this process, whatever it is given."""
 
 
 class Fault(Exception):
@@ -119,7 +125,11 @@ class Unsupported(Fault):
 
 
 class EngineFailed(Fault):
-    """The engine raised while it ran the batch of this request."""
+    """The engine raised while it ran the batch of this request; the client is told the first line."""
+
+    def __init__(self, failure: Exception) -> None:
+        summary = str(failure).strip().split("\n", 1)[0][:200] or type(failure).__name__
+        super().__init__(f"the engine failed: {summary}")
 
 
 class Refused(Fault):

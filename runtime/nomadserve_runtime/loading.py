@@ -2,13 +2,14 @@
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 from nomadserve_runtime.batcher import Batcher
 from nomadserve_runtime.calibration import calibrate
 from nomadserve_runtime.config import Config, ModelConfig
-from nomadserve_runtime.engine import Engine, open_engine
-from nomadserve_runtime.errors import WrongSetting
+from nomadserve_runtime.engine import AheadEngine, Engine, open_engine
+from nomadserve_runtime.errors import EngineLost, WrongSetting
 from nomadserve_runtime.inference import Model
 from nomadserve_runtime.metrics import Series
 from nomadserve_runtime.wire import ModelWire
@@ -24,11 +25,17 @@ def open_model(model: ModelConfig) -> Engine:
     path = Path(model.path)
     if model.checksum:
         _check_sum(path, model.checksum)
-    return open_engine(model.engine, path, batch_max=model.max_batch, threads=model.threads)
+    return open_engine(model)
 
 
-async def start_model(config: Config, name: str, engine: Engine, series: Series) -> Model:
-    """Calibrate an engine and put a batcher in front of it; nothing else may use the engine."""
+async def start_model(
+    config: Config, model: ModelConfig, engine: Engine, series: Series, *, on_lost: Callable[[EngineLost], None]
+) -> Model:
+    """Calibrate an engine and put a batcher in front of it; nothing else may use the engine.
+
+    on_lost: called when the engine can't go on in this process.
+    """
+    name = model.name
     metrics = series.model(name)
     batcher = Batcher(
         engine,
@@ -36,9 +43,12 @@ async def start_model(config: Config, name: str, engine: Engine, series: Series)
         delay_s_max=config.batch_delay_s_max,
         latency_target_s=config.batch_latency_target_s,
         # In a thread, with an event loop of its own: other models may be serving.
-        calibration=await asyncio.to_thread(asyncio.run, calibrate(engine)),
+        calibration=await asyncio.to_thread(asyncio.run, calibrate(engine, warmup=model.warmup)),
         metrics=metrics,
     )
+    batcher.on_lost = on_lost
+    if isinstance(engine, AheadEngine):
+        metrics.cuda_graph_failures.inc(engine.graph_failures)
     wire = ModelWire(
         name, version=config.version, inputs=engine.inputs, outputs=engine.outputs, rows_max=batcher.rows_max
     )

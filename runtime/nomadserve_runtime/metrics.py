@@ -128,6 +128,7 @@ class ModelMetrics:
         expired_rows: rows whose deadline passed before their batch was launched.
         abandoned_rows: rows whose client hung up.
         padded_rows: rows that were run only to fill a batch up.
+        cuda_graph_failures: batch sizes that an engine on a GPU launches kernel by kernel.
         nan_rows: answered rows with a number in them that is not finite.
         batch_rows: rows of each batch that ran.
         request_seconds: from the request's arrival to its encoded reply; those answered ok.
@@ -144,6 +145,7 @@ class ModelMetrics:
         self.abandoned_rows = Count()
         self.padded_rows = Count()
         self.nan_rows = Count()
+        self.cuda_graph_failures = Count()
         self.batch_rows = Spread(ROWS)
         self.request_seconds = Spread(SECONDS)
         self.queue_seconds = Spread(SECONDS)
@@ -184,6 +186,7 @@ COUNTERS = (
     ("abandoned_rows", "Rows whose client hung up"),
     ("padded_rows", "Rows run only to fill a batch up"),
     ("nan_rows", "Rows answered with a number that is not finite"),
+    ("cuda_graph_failures", "Batch sizes that run without a CUDA graph because it could not be recorded"),
 )
 GAUGES = (
     ("in_flight", "Requests admitted and not yet answered"),

@@ -2,12 +2,9 @@
 
 import math
 
-# One batch runs; one more is enqueued with the engine, so that it never waits for the event loop.
-HANDED_MAX = 2
-
-# Slots away from the queue: with the engine, or answered and not yet read by every request in them. Two of each:
-# replies are encoded within one turn of the event loop, so this holds a launch back only if reading a reply stalls.
-OUT_MAX = HANDED_MAX + 2
+# Slots that are answered and not yet read by every request in them. Replies are encoded within one turn of the event
+# loop, so this holds a launch back only if reading a reply stalls.
+READ_MAX = 2
 
 # A refused client comes back at once where nothing was measured yet, and within a minute whatever was measured.
 RETRY_AFTER_S_UNMEASURED = 1.0
@@ -35,18 +32,31 @@ PRIORITY_MAX = 10
 PACE_STEP = 0.02
 
 
-def slots_needed(*, rows_max: int, capacity: int) -> int:
+def handed_max(parallel: int) -> int:
+    """How many batches an engine has at most that computes `parallel` of them at the same time.
+
+    One more is enqueued behind each that runs, so that the engine never waits for the event loop.
+    """
+    return 2 * parallel
+
+
+def out_max(parallel: int) -> int:
+    """How many slots are away from the queue at most: with the engine, or being read."""
+    return handed_max(parallel) + READ_MAX
+
+
+def slots_needed(*, rows_max: int, capacity: int, parallel: int = 1) -> int:
     """How many slots make `rows_max` an exact limit, whatever the sizes of the requests.
 
     A request never spans slots, so slots can't always be filled to the last row. But the last slots are opened only for
     a request that fits into no open one, and slots that thin out (requests expire, clients hang up) are merged before
     the last free slot is gone. So when no slot is free, any two open slots hold more than `capacity` rows together. If
     m slots are open, rows_max > floor(m / 2) × capacity, hence m ≤ 2 × ceil(rows_max / capacity) - 1. Each holds at
-    least one row, too: m ≤ rows_max. The rest are the slots away from the queue (`OUT_MAX`).
+    least one row, too: m ≤ rows_max. The rest are the slots away from the queue (`out_max`).
     """
     assert rows_max > 0
     assert capacity > 0
-    return min(rows_max, 2 * math.ceil(rows_max / capacity) - 1) + OUT_MAX
+    return min(rows_max, 2 * math.ceil(rows_max / capacity) - 1) + out_max(parallel)
 
 
 def seconds_until_launch(
@@ -59,20 +69,22 @@ def seconds_until_launch(
     oldest_at: float,
     now: float,
     delay_s_max: float,
+    parallel: int = 1,
 ) -> float:
     """How long the slot whose turn it is may wait, in seconds; 0.0: launch it now; infinite: until one comes back.
 
     rows: in that slot.  is_last: no other slot is open.  handed: slots with the engine.  out: slots away from the
-    queue (those handed and those being answered).  While the engine is busy, a slot that can still grow stays open:
-    it is launched ahead only when full, or when a younger one had to be opened because requests no longer fit.
+    queue (those handed and those being answered).  parallel: how many batches the engine computes at the same time;
+    while it is busy with so many, a slot that can still grow stays open: it is launched ahead only when full, or when a
+    younger one had to be opened because requests no longer fit.
     """
     assert 0 < rows <= capacity
     assert 0 <= handed <= out
-    if handed >= HANDED_MAX or out >= OUT_MAX:
+    if handed >= handed_max(parallel) or out >= out_max(parallel):
         return math.inf
     if rows == capacity or not is_last:
         return 0.0
-    if handed > 0:
+    if handed >= parallel:
         return math.inf
     return max(0.0, oldest_at + delay_s_max - now)
 
@@ -108,13 +120,15 @@ def adapted_delay(delay_s: float, *, latency_s: float, rows: int, target_s: floa
     return max(0.0, min(delay_s + target_s * PACE_STEP, target_s - batch_s))
 
 
-def predicted_wait_s(*, queued_rows: int, handed: int, capacity: int, batch_s: float, running_s: float) -> float:
+def predicted_wait_s(
+    *, queued_rows: int, handed: int, capacity: int, batch_s: float, running_s: float, parallel: int = 1
+) -> float:
     """How long at least a request that comes now waits until the engine takes its batch; 0.0 where it takes it at once.
 
-    handed: batches with the engine.  batch_s: how long one takes, under the load of now.  running_s: since when the
-    oldest of them runs.
+    handed: batches with the engine.  batch_s: after which time one more comes back, under the load of now.
+    running_s: since when the last one came back.
     """
-    ahead = handed + queued_rows // capacity - (HANDED_MAX - 1)
+    ahead = handed + queued_rows // capacity - (handed_max(parallel) - 1)
     return max(0.0, ahead * batch_s - min(running_s, batch_s)) if ahead > 0 else 0.0
 
 

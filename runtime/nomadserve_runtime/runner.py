@@ -7,7 +7,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Protocol
 
-from nomadserve_runtime.engine import Engine
+from nomadserve_runtime.engine import AheadEngine, Engine
 from nomadserve_runtime.interpreter import take_turns
 from nomadserve_runtime.slots import Slot
 
@@ -55,6 +55,25 @@ class ThreadRunner:
             self._loop.call_soon_threadsafe(self._done, *batch, failure)
 
 
+class AheadRunner:
+    """For engines with threads of their own: a batch goes to them as soon as it is started."""
+
+    def __init__(self, engine: AheadEngine, done: Done) -> None:
+        self._engine = engine
+        self._done = done
+        self._loop = asyncio.get_running_loop()
+
+    def start(self, slot: Slot, rows: int) -> None:
+        """Put the batch behind those that the engine has."""
+        self._engine.start(slot, rows, lambda failure: self._tell(slot, rows, failure))
+
+    def close(self) -> None:
+        """The engine itself ends when it is closed."""
+
+    def _tell(self, slot: Slot, rows: int, failure: Exception | None) -> None:
+        self._loop.call_soon_threadsafe(self._done, slot, rows, failure)
+
+
 class InlineRunner:
     """For engines that are done sooner than a thread would hear of it."""
 
@@ -68,6 +87,13 @@ class InlineRunner:
 
     def close(self) -> None:
         """Nothing is ever under way."""
+
+
+def runner_for(engine: Engine, done: Done, *, is_inline: bool) -> Runner:
+    """The way to run an engine; on the event loop where calibration says so."""
+    if isinstance(engine, AheadEngine):
+        return AheadRunner(engine, done)
+    return InlineRunner(engine, done) if is_inline else ThreadRunner(engine, done)
 
 
 def compute(engine: Engine, slot: Slot, rows: int) -> Exception | None:

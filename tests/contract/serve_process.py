@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,13 +83,15 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *arguments: str, **environ: str) -> Iterator[Server]:
+def serving(
+    folder: Path, *arguments: str, command: Sequence[str | Path] = (NOMADSERVE, "serve"), **environ: str
+) -> Iterator[Server]:
     """Start the command, wait until it is ready, and end it whatever happens."""
     port, log = free_port(), folder / f"serve-{time.monotonic_ns()}.log"
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("NOMADSERVE_", "NOMAD_"))}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [NOMADSERVE, "serve", *arguments, "--port", str(port)],
+            [*command, *arguments, "--port", str(port)],
             env=clean | environ,
             stdout=subprocess.DEVNULL,
             stderr=output,

@@ -1,1 +1,1 @@
-"""One module per engine; each is the only door to its library, and has `load(path, *, batch_max, threads)`."""
+"""One module per engine; each is the only door to its library, and has `load(model)`."""

@@ -16,6 +16,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
+from nomadserve_runtime.config import ModelConfig
 from nomadserve_runtime.errors import WrongSetting
 from nomadserve_runtime.slots import Slot
 from nomadserve_runtime.tensors import DTYPES, TensorSpec
@@ -57,6 +58,7 @@ class FakeEngine:
     """Computes what its `Behaviour` says, in the time it says. See the module for the arithmetic."""
 
     platform = "nomadserve_fake"
+    parallel = 1
 
     def __init__(self, behaviour: Behaviour, *, batch_max: int) -> None:
         self.inputs = tuple(tensor.spec() for tensor in behaviour.inputs)
@@ -96,8 +98,9 @@ class FakeEngine:
         """Nothing to give back."""
 
 
-def load(path: Path, *, batch_max: int, threads: int) -> FakeEngine:
-    """The engine that the file at `path` describes; `threads` means nothing to it."""
+def load(model: ModelConfig) -> FakeEngine:
+    """The engine that the file of the model describes; `threads` means nothing to it."""
+    path = Path(model.path)
     try:
         behaviour = msgspec.json.decode(path.read_bytes(), type=Behaviour)
     except OSError as error:
@@ -107,4 +110,4 @@ def load(path: Path, *, batch_max: int, threads: int) -> FakeEngine:
             f"`{path}` does not describe a fake model: {error}",
             hint='a small one: {"inputs": [{"name": "x", "shape": [4]}], "outputs": [{"name": "y", "shape": [2]}]}',
         ) from error
-    return FakeEngine(behaviour, batch_max=batch_max)
+    return FakeEngine(behaviour, batch_max=model.max_batch)

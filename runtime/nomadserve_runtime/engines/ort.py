@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from nomadserve_runtime.config import ModelConfig
 from nomadserve_runtime.errors import CannotStart, WrongSetting
 from nomadserve_runtime.slots import Slot
 from nomadserve_runtime.tensors import TensorSpec
@@ -45,6 +46,7 @@ class OrtEngine:
     """
 
     platform = "onnxruntime_onnx"
+    parallel = 1
 
     def __init__(
         self,
@@ -91,9 +93,10 @@ class OrtEngine:
         del self._session
 
 
-def load(path: Path, *, batch_max: int, threads: int) -> OrtEngine:
-    """Open the ONNX file at `path`, and run it once to learn the shapes of its outputs."""
-    session = _open_session(path, threads=threads)
+def load(model: ModelConfig) -> OrtEngine:
+    """Open the ONNX file of the model, and run it once to learn the shapes of its outputs."""
+    path, batch_max = Path(model.path), model.max_batch
+    session = _open_session(path, threads=model.threads)
     inputs = tuple(_input_spec(path, node) for node in session.get_inputs())
     fixed_batch = _fixed_batch(path, session.get_inputs())
     if fixed_batch and fixed_batch != batch_max:

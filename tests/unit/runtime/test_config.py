@@ -135,7 +135,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         (
             "NOMADSERVE_MODELS",
             '[{"name":"d","path":"/d","instances":2}]',
-            "`NOMADSERVE_MODELS` asks for 2 instances, and only 1 is there yet - at `$[0].instances`",
+            "`NOMADSERVE_MODELS` sets `instances`, which only the engine `tensorrt` has - at `$[0].instances`",
         ),
     ],
 )

@@ -6,15 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from nomadserve_runtime.config import ModelConfig
 from nomadserve_runtime.engine import Engine, open_engine
 from nomadserve_runtime.errors import CannotStart, WrongSetting
 from nomadserve_runtime.tensors import TensorSpec
+from tests.unit.runtime.engine_suite import EngineSuite
 from tests.unit.runtime.models import save, slot_for, write_fake, write_sum_model
+from tests.unit.runtime.trt.fake_cuda import Machine
+from tests.unit.runtime.trt.fake_tensorrt_runtime import write_plan
+from tests.unit.runtime.trt.gpu import plug_in
 
 TENSORS: dict[str, Any] = {
     "inputs": [{"name": "x", "shape": [4]}],
@@ -22,66 +26,30 @@ TENSORS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(params=["onnxruntime", "fake"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
-    """The same model on every engine: a row of four numbers in; their sum, and their sum plus one, out."""
+def opened(engine: str, path: Path, *, batch_max: int = 8) -> Engine:
+    return open_engine(ModelConfig(name="m", path=str(path), engine=engine, max_batch=batch_max, threads=1))
+
+
+@pytest.fixture(params=["onnxruntime", "tensorrt", "fake"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """The same model on every engine; the GPU is made up."""
+    plug_in(monkeypatch, Machine())
     write: dict[str, Callable[[], Path]] = {
         "onnxruntime": lambda: write_sum_model(tmp_path / "sum.onnx"),
+        "tensorrt": lambda: write_plan(tmp_path / "sum.plan"),
         "fake": lambda: write_fake(tmp_path / "sum.json", **TENSORS),
     }
-    return open_engine(request.param, write[request.param](), batch_max=8, threads=1)
+    return opened(request.param, write[request.param]())
 
 
-def test_an_engine_knows_its_tensors(engine: Engine) -> None:
-    assert engine.inputs == (TensorSpec("x", "FP32", (4,)),)
-    assert engine.outputs == (TensorSpec("y", "FP32", (2,)),)
-    assert engine.batch_max == 8
-
-
-def test_host_arrays_have_the_shape_and_type_asked_for(engine: Engine) -> None:
-    array = engine.host_array((8, 3), np.dtype(np.int16))
-    assert (array.shape, array.dtype, array.flags.c_contiguous) == ((8, 3), np.dtype(np.int16), True)
-
-
-@pytest.mark.parametrize("rows", [1, 3, 8])
-def test_each_row_is_computed_from_the_same_row(engine: Engine, rows: int) -> None:
-    slot = slot_for(engine)
-    slot.inputs[0][:] = np.arange(32).reshape(8, 4)
-    engine.run(slot, rows)
-    sums = np.arange(32).reshape(8, 4).sum(axis=1)[:rows]
-    assert slot.outputs[0][:rows].tolist() == [[total, total + 1] for total in sums]
-
-
-def test_rows_beyond_the_batch_are_not_written(engine: Engine) -> None:
-    slot = slot_for(engine)
-    slot.inputs[0][:] = 1
-    slot.outputs[0][:] = -7
-    engine.run(slot, 2)
-    assert slot.outputs[0][2:].tolist() == [[-7, -7]] * 6
-
-
-def test_batches_do_not_leave_anything_behind(engine: Engine) -> None:
-    slot = slot_for(engine)
-    for value in (1.0, 2.0):
-        slot.inputs[0][:] = value
-        engine.run(slot, 8)
-        assert slot.outputs[0][:, 0].tolist() == [4 * value] * 8
-
-
-def test_an_engine_can_be_closed(engine: Engine) -> None:
-    engine.close()
-
-
-def test_an_engine_that_is_not_there_yet_is_named() -> None:
-    with pytest.raises(WrongSetting) as caught:
-        open_engine("tensorrt", Path("m.plan"), batch_max=1, threads=0)
-    assert caught.value.message == "the engine `tensorrt` is not there yet"
+class TestEveryEngine(EngineSuite):
+    pass
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "fake"])
 def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(WrongSetting, match=r"none\.onnx"):
-        open_engine(name, tmp_path / "none.onnx", batch_max=1, threads=0)
+        opened(name, tmp_path / "none.onnx")
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "fake"])
@@ -89,14 +57,14 @@ def test_a_corrupt_file_is_named(name: str, tmp_path: Path) -> None:
     path = tmp_path / "corrupt.onnx"
     path.write_bytes(b"\x00\x01\x02 nothing that any engine reads")
     with pytest.raises(WrongSetting, match=r"corrupt\.onnx"):
-        open_engine(name, path, batch_max=1, threads=0)
+        opened(name, path)
 
 
 # -- onnxruntime --------------------------------------------------------------------------------------------------
 
 
 def load_onnx(path: Path, *, batch_max: int = 8) -> Engine:
-    return open_engine("onnxruntime", path, batch_max=batch_max, threads=1)
+    return opened("onnxruntime", path, batch_max=batch_max)
 
 
 def test_a_fixed_batch_takes_the_place_of_the_configured_one_and_is_padded(tmp_path: Path) -> None:
@@ -213,7 +181,7 @@ def test_a_missing_onnxruntime_names_the_way_to_install_it(tmp_path: Path, monke
 
 
 def test_a_fake_model_fails_on_the_row_it_is_told_to(tmp_path: Path) -> None:
-    engine = open_engine("fake", write_fake(tmp_path / "m.json", fail_on=666), batch_max=4, threads=0)
+    engine = opened("fake", write_fake(tmp_path / "m.json", fail_on=666), batch_max=4)
     slot = slot_for(engine)
     slot.inputs[0][:, 0] = [1, 2, 666, 3]
     engine.run(slot, 2)
@@ -234,4 +202,4 @@ def test_a_bad_description_of_a_fake_model_is_refused(text: str, problem: str, t
     path = tmp_path / "m.json"
     path.write_text(text)
     with pytest.raises(WrongSetting, match=problem):
-        open_engine("fake", path, batch_max=4, threads=0)
+        opened("fake", path)

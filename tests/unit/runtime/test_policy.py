@@ -48,7 +48,7 @@ def test_only_one_batch_is_launched_ahead() -> None:
 
 
 def test_launches_stop_while_too_many_answers_are_unread() -> None:
-    assert wait(rows=4, handed=0, out=policy.OUT_MAX) == math.inf
+    assert wait(rows=4, handed=0, out=policy.out_max(1)) == math.inf
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_launches_stop_while_too_many_answers_are_unread() -> None:
     [(256, 32, 15), (1, 32, 1), (4, 32, 1), (32, 32, 1), (33, 32, 3), (64, 32, 3), (256, 1, 256), (3, 2, 3)],
 )
 def test_slots_follow_from_the_limit(rows_max: int, capacity: int, slots: int) -> None:
-    assert policy.slots_needed(rows_max=rows_max, capacity=capacity) == slots + policy.OUT_MAX
+    assert policy.slots_needed(rows_max=rows_max, capacity=capacity) == slots + policy.out_max(1)
 
 
 @pytest.mark.parametrize(("rows", "rate", "seconds"), [(0, 10, 0), (100, 0, 0), (100, 50, 2)])

@@ -158,7 +158,7 @@ def test_the_limit_is_exact_whatever_comes_and_goes(rows_max: int, capacity: int
             gone = chance.choice(list(live))
             del live[gone]
             queue.leave(gone)
-        elif action < 0.9 and queue.open and queue.out < policy.OUT_MAX:
+        elif action < 0.9 and queue.open and queue.out < policy.out_max(1):
             away.append(queue.take())
         elif away:
             slot = away.pop(chance.randrange(len(away)))
