@@ -21,7 +21,7 @@ import numpy as np
 
 from nomadserve_runtime import policy
 from nomadserve_runtime.calibration import UNCALIBRATED, Calibration
-from nomadserve_runtime.engine import Engine
+from nomadserve_runtime.engine import Engine, slot_for
 from nomadserve_runtime.errors import (
     Draining,
     EngineFailed,
@@ -77,12 +77,13 @@ class Batcher:
         self.running_rows = 0
         self.rows_per_second = 0.0
         self.slowness = 1.0
-        self.on_lost: Callable[[EngineLost], None] = _nothing
+        self.on_lost: Callable[[EngineLost], None] = lambda _: None
         self._clock = clock
         self._latency_target_s = latency_target_s
         self._delay_s_max = delay_s_max
         self._metrics = metrics
-        self._queue = _slot_queue(engine, rows_max=queue_max)
+        count = policy.slots_needed(rows_max=queue_max, capacity=engine.batch_max, parallel=engine.parallel)
+        self._queue = SlotQueue([slot_for(engine) for _ in range(count)], rows_max=queue_max)
         # Rows that have a place at all: in the queue, and with the engine. No more bodies are read than can get one.
         self._places = queue_max + policy.handed_max(engine.parallel) * engine.batch_max
         self._loop = asyncio.get_running_loop()
@@ -395,21 +396,3 @@ class Batcher:
 
     def _queued(self) -> list[Ticket]:
         return [ticket for slot in self._queue.open for ticket in slot.tickets]
-
-
-def _slot_queue(engine: Engine, *, rows_max: int) -> SlotQueue:
-    count = policy.slots_needed(rows_max=rows_max, capacity=engine.batch_max, parallel=engine.parallel)
-    slots = [
-        Slot(
-            inputs=engine.inputs,
-            outputs=engine.outputs,
-            capacity=engine.batch_max,
-            host_array=engine.host_array,
-        )
-        for _ in range(count)
-    ]
-    return SlotQueue(slots, rows_max=rows_max)
-
-
-def _nothing(_: EngineLost) -> None:
-    """For who does not listen."""

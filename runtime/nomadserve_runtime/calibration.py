@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from nomadserve_runtime import policy
-from nomadserve_runtime.engine import AheadEngine, Engine
+from nomadserve_runtime.engine import AheadEngine, Engine, slot_for
 from nomadserve_runtime.interpreter import take_turns
 from nomadserve_runtime.slots import Slot
 
@@ -138,7 +138,7 @@ def make_up(slot: Slot) -> None:
 
 
 def _timed(engine: Engine, sizes: Sequence[int], *, warmup: int) -> dict[int, float]:
-    slot = Slot(inputs=engine.inputs, outputs=engine.outputs, capacity=engine.batch_max, host_array=engine.host_array)
+    slot = slot_for(engine)
     make_up(slot)
     return {rows: median_seconds(partial(engine.run, slot, rows), warmup=warmup) for rows in sizes}
 

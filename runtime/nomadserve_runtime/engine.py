@@ -85,3 +85,8 @@ def open_engine(model: ModelConfig) -> Engine:
     module = importlib.import_module(f"nomadserve_runtime.engines.{MODULES[model.engine]}")
     engine: Engine = module.load(model)
     return engine
+
+
+def slot_for(engine: Engine) -> Slot:
+    """A slot for the largest batch, in the memory of the engine."""
+    return Slot(inputs=engine.inputs, outputs=engine.outputs, capacity=engine.batch_max, host_array=engine.host_array)
