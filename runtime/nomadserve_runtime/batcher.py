@@ -36,6 +36,7 @@ from nomadserve_runtime.errors import (
 from nomadserve_runtime.metrics import ModelMetrics
 from nomadserve_runtime.runner import runner_for
 from nomadserve_runtime.slots import Slot, SlotQueue, Ticket
+from nomadserve_runtime.tensors import is_floating
 
 log = logging.getLogger("nomadserve.batcher")
 
@@ -336,7 +337,7 @@ class Batcher:
     def _note_padding_and_nan(self, slot: Slot, rows: int) -> None:
         self._metrics.padded_rows.value += self.engine.run_rows(rows) - rows
         for array in slot.outputs:
-            if array.dtype.kind != "f":
+            if not is_floating(array.dtype):
                 continue
             finite = np.isfinite(array[:rows])
             if not finite.all():

@@ -3,9 +3,13 @@
 import math
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 
-# Datatype of the Open Inference Protocol → numpy type. BYTES (strings) and BF16 have no place here yet.
+# numpy has no bfloat16 of its own. This one counts as "void" there (kind `V`), and has no buffer to look into.
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+# Datatype of the Open Inference Protocol → numpy type. BYTES (strings) have no place here yet.
 DTYPES: dict[str, np.dtype] = {
     "BOOL": np.dtype(np.bool_),
     "UINT8": np.dtype(np.uint8),
@@ -19,6 +23,7 @@ DTYPES: dict[str, np.dtype] = {
     "FP16": np.dtype(np.float16),
     "FP32": np.dtype(np.float32),
     "FP64": np.dtype(np.float64),
+    "BF16": BFLOAT16,
 }
 
 
@@ -58,3 +63,8 @@ class TensorSpec:
     def __str__(self) -> str:
         dimensions = ", ".join(["batch", *map(str, self.row_shape)])
         return f"{self.name} {self.datatype} [{dimensions}]"
+
+
+def is_floating(dtype: np.dtype) -> bool:
+    """Whether it is a type of floating numbers."""
+    return dtype.kind == "f" or dtype == BFLOAT16

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from nomadserve_runtime.errors import BadRequest
-from nomadserve_runtime.tensors import TensorSpec
+from nomadserve_runtime.tensors import BFLOAT16, TensorSpec
 
 HEADER = "inference-header-content-length"
 
@@ -81,3 +81,9 @@ def rows_in(spec: TensorSpec, data: memoryview, rows: int, path: str) -> np.ndar
     if spec.dtype.kind == "b" and (np.frombuffer(data, np.uint8) > 1).any():
         raise BadRequest(f"a byte that is neither 0 nor 1 in a BOOL tensor - at `{path}`")
     return np.frombuffer(data, spec.dtype).reshape(rows, *spec.row_shape)
+
+
+def bytes_of(array: np.ndarray) -> memoryview:
+    """The bytes of a tensor, as they lie in memory."""
+    whole = np.ascontiguousarray(array)
+    return whole.view(np.uint8).data if whole.dtype == BFLOAT16 else whole.data

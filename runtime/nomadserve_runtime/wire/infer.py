@@ -10,7 +10,7 @@ import orjson
 from nomadserve_runtime.errors import BadRequest, Unsupported
 from nomadserve_runtime.tensors import TensorSpec
 from nomadserve_runtime.wire import numbers, simd
-from nomadserve_runtime.wire.binary import Encoded, Tail, binary_size, rows_in
+from nomadserve_runtime.wire.binary import Encoded, Tail, binary_size, bytes_of, rows_in
 from nomadserve_runtime.wire.plain import ORJSON_OPTIONS, row_count
 from nomadserve_runtime.wire.query import Query
 
@@ -250,7 +250,7 @@ class InferForm:
             form = {"parameters": {"binary_data_size": values.nbytes}} if place in binary else {"data": values.ravel()}
             tensors.append(self._head(place, outputs) | form)
         head = self._reply(id, tensors)
-        tails = (np.ascontiguousarray(outputs[place]).data for place in wanted if place in binary)
+        tails = (bytes_of(outputs[place]) for place in wanted if place in binary)
         return Encoded(b"".join([head, *tails]), len(head))
 
     def _head(self, place: int, outputs: Sequence[np.ndarray]) -> dict[str, Any]:
@@ -260,7 +260,8 @@ class InferForm:
     def _reply(self, id: str, tensors: list[dict[str, Any]]) -> bytes:
         return orjson.dumps(
             {"model_name": self._name, "model_version": self._version, "id": id, "outputs": tensors},
-            option=ORJSON_OPTIONS,
+            numbers.for_json,
+            ORJSON_OPTIONS,
         )
 
 

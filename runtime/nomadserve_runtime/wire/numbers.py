@@ -11,12 +11,12 @@ import msgspec
 import numpy as np
 
 from nomadserve_runtime.errors import BadRequest
-from nomadserve_runtime.tensors import TensorSpec
+from nomadserve_runtime.tensors import BFLOAT16, TensorSpec, is_floating
 
 
 def nested(spec: TensorSpec, depth: int) -> Any:
     """`list[list[float]]` for depth 2 of a float tensor, and so on."""
-    kind: Any = {"b": bool, "f": float}.get(spec.dtype.kind, int)
+    kind: Any = float if is_floating(spec.dtype) else {"b": bool}.get(spec.dtype.kind, int)
     for _ in range(depth):
         kind = list[kind]
     return kind
@@ -89,9 +89,18 @@ def array_of(spec: TensorSpec, values: Any, path: str) -> np.ndarray:
         BadRequest: the type can't hold a number.
     """
     try:
+        if spec.dtype == BFLOAT16:  # what becomes infinite in it is only noticed on the way from another array
+            return np.asarray(values, np.float64).astype(BFLOAT16)
         return np.asarray(values, spec.dtype)
     except (OverflowError, FloatingPointError):
         raise BadRequest(f"a number is out of range for {spec.datatype} - at `{path}`") from None
+
+
+def for_json(array: Any) -> Any:
+    """What orjson asks for where it can't write an array itself: it knows no bfloat16."""
+    if isinstance(array, np.ndarray) and array.dtype == BFLOAT16:
+        return array.astype(np.float32)
+    raise TypeError
 
 
 def refuse_row_count(rows: int, path: str, *, rows_max: int) -> NoReturn:

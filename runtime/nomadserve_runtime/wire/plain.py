@@ -90,7 +90,7 @@ class PlainForm:
             self._time, self._time_text = time, orjson.dumps(time, option=ORJSON_OPTIONS)
         parts = [b'{"id":', orjson.dumps(id), self._after_id, self._time_text, b',"outputs":{']
         for key, array in zip(self._output_keys, outputs, strict=True):
-            parts += (key, orjson.dumps(array, option=ORJSON_OPTIONS), b",")
+            parts += (key, orjson.dumps(array, numbers.for_json, ORJSON_OPTIONS), b",")
         parts[-1] = b"}}"
         return b"".join(parts)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 DATATYPES = {
     "FLOAT": "FP32",
     "HALF": "FP16",
+    "BF16": "BF16",
     "INT8": "INT8",
     "INT32": "INT32",
     "INT64": "INT64",

@@ -164,6 +164,7 @@ def test_several_inputs_and_outputs_of_several_types_pass_by_name(machine: Machi
             {"name": "mask", "shape": [-1, 2], "dtype": "BOOL"},
             {"name": "half", "shape": [-1], "dtype": "HALF"},
             {"name": "small", "shape": [-1, 1, 1], "dtype": "INT8"},
+            {"name": "brain", "shape": [-1, 2], "dtype": "BF16"},
         ],
         outputs=[{"name": "a", "shape": [-1, 2]}, {"name": "b", "shape": [-1], "dtype": "INT32"}],
         profiles=[
@@ -172,6 +173,7 @@ def test_several_inputs_and_outputs_of_several_types_pass_by_name(machine: Machi
                 "mask": [[1, 2], [2, 2], [4, 2]],
                 "half": [[1], [2], [4]],
                 "small": [[1, 1, 1], [2, 1, 1], [4, 1, 1]],
+                "brain": [[1, 2], [2, 2], [4, 2]],
             }
         ],
     )
@@ -181,15 +183,16 @@ def test_several_inputs_and_outputs_of_several_types_pass_by_name(machine: Machi
             "mask BOOL [batch, 2]",
             "half FP16 [batch]",
             "small INT8 [batch, 1, 1]",
+            "brain BF16 [batch, 2]",
             "a FP32 [batch, 2]",
             "b INT32 [batch]",
         ]
         slot = slot_for(engine)
-        for array, value in zip(slot.inputs, (100, True, 0.5, -3), strict=True):
+        for array, value in zip(slot.inputs, (100, True, 0.5, -3, 0.25), strict=True):
             array[...] = value
         engine.run(slot, 3)
-        assert slot.outputs[0][:3].tolist() == [[199.5, 200.5]] * 3
-        assert slot.outputs[1][:3].tolist() == [199] * 3
+        assert slot.outputs[0][:3].tolist() == [[200.0, 201.0]] * 3
+        assert slot.outputs[1][:3].tolist() == [200] * 3
 
 
 def test_a_dimension_that_all_profiles_fix_is_fixed(machine: Machine, tmp_path: Path) -> None:
