@@ -15,6 +15,7 @@ import consul
 import requests
 from consul.exceptions import ACLPermissionDenied, ConsulException
 
+from nomadserve import rights
 from nomadserve.errors import NomadserveError, WrongInput
 
 Entry = dict[str, Any]
@@ -72,6 +73,8 @@ class ConsulApi:
         )
         # No proxy on the way to this machine; `requests` would take one where HTTP_PROXY is set.
         self._client.http.session.trust_env = url.hostname not in {"127.0.0.1", "::1", "localhost"}
+        self._client.http.session.hooks["response"].append(self._look_for_filter)
+        self._is_filtered = False
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "ConsulApi":
@@ -140,8 +143,13 @@ class ConsulApi:
 
     def instances(self, service: str) -> list[Instance]:
         """Every registered instance of a service; `is_passing` where all its checks pass, as the gateway sees it."""
+        self._is_filtered = False
         with self._translated(f"read the health of `{service}`"):
             _, nodes = self._client.health.service(service)
+        # Consul leaves out what a token may not see, with a word in the reply's head, rather than to refuse.
+        if self._is_filtered and not nodes:
+            lacking = f'service "{service}" {{ policy = "read" }}` and `node_prefix "" {{ policy = "read" }}'
+            raise not_permitted(f"read the health of `{service}`", lacking)
         return [
             Instance(
                 address=node["Service"]["Address"] or node["Node"]["Address"],
@@ -151,6 +159,9 @@ class ConsulApi:
             )
             for node in nodes
         ]
+
+    def _look_for_filter(self, reply: requests.Response, **_: Any) -> None:
+        self._is_filtered = reply.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true"
 
     @contextmanager
     def _translated(self, doing: str) -> Iterator[None]:
@@ -164,11 +175,15 @@ class ConsulApi:
                 '`eval "$(nomadserve dev env)"`, or set CONSUL_HTTP_ADDR',
             ) from error
         except ACLPermissionDenied as error:
-            raise WrongInput(
-                f"Consul does not permit to {doing}", hint="set CONSUL_HTTP_TOKEN to a token with the right to"
-            ) from error
+            lacking = rights.consul_lacks(str(error))
+            raise not_permitted(doing if lacking else f"{doing}: {error}", lacking) from error
         except ConsulException as error:
             raise ConsulRefused(f"Consul refused to {doing}: {error}") from error
+
+
+def not_permitted(doing: str, lacking: str) -> WrongInput:
+    """A refusal for want of rights, with the rule that would give them, where it is known."""
+    return WrongInput(f"Consul does not permit to {doing}", hint=rights.hint("CONSUL_HTTP_TOKEN", lacking))
 
 
 def changed_meanwhile(kind: str, name: str) -> EntryChanged:

@@ -16,6 +16,7 @@ import nomad
 import requests
 from nomad.api.exceptions import BaseNomadException, URLNotFoundNomadException
 
+from nomadserve import rights
 from nomadserve.errors import NomadserveError, WrongInput
 
 Job = dict[str, Any]
@@ -300,9 +301,11 @@ def direct_session(address: str) -> requests.Session:
 def refusal(doing: str, response: requests.Response) -> NomadserveError:
     """Nomad's own text as an error of ours."""
     if response.status_code == 403:
-        return WrongInput(
-            f"Nomad does not permit to {doing}", hint="set NOMAD_TOKEN to a token with the rights for this namespace"
-        )
+        request = response.request
+        lacking = rights.nomad_lacks(request.method or "", request.url or "")
+        text = response.text.strip()
+        reason = "" if text == "Permission denied" else f": {text}"
+        return WrongInput(f"Nomad does not permit to {doing}{reason}", hint=rights.hint("NOMAD_TOKEN", lacking))
     if response.status_code == 404:
         return NomadGone(
             f"Nomad can't {doing}: {response.text.strip()}", hint=f"is it Nomad that answers at {response.url}?"

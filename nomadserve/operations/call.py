@@ -11,7 +11,7 @@ import dns.rdatatype
 import dns.resolver
 import requests
 
-from nomadserve import entries
+from nomadserve import entries, rights
 from nomadserve.errors import NomadserveError, WrongInput
 
 DNS_TIMEOUT_S = 5.0
@@ -61,7 +61,8 @@ def resolve(name: str, environ: Mapping[str, str] = os.environ) -> Endpoint:
     except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer, dns.resolver.NoNameservers, dns.name.LabelTooLong) as error:
         raise NameNotFound(
             f"`{name}` does not resolve at {server}",
-            hint="`nomadserve status` lists the services, and whether a gateway is healthy",
+            hint="`nomadserve status` lists the services, and whether a gateway is healthy; with ACLs, Consul's DNS "
+            f"needs a token of its own ({rights.DOCUMENT})",
         ) from error
     except (dns.exception.Timeout, OSError) as error:
         raise NomadserveError(

@@ -237,14 +237,15 @@ def failure(watch: Watch, description: str) -> DeploymentFailed:
 
 
 def last_log_lines(cluster: Cluster, stub: dict[str, Any]) -> str:
-    """The end of stderr of the replica's first task, indented; where that is empty, what Nomad says of the task."""
+    """The end of stderr of the first task that wrote there, indented; of none, what Nomad says of the tasks."""
+    lines: list[str] = []
     for task, state in (stub["TaskStates"] or {}).items():
-        text = cluster.nomad.task_log(stub["ID"], task, stream="stderr").strip()
-        events = [event["DisplayMessage"] for event in state.get("Events") or [] if event.get("DisplayMessage")]
-        # Every restart of a task that can't start says the same again.
-        lines = list(dict.fromkeys(text.splitlines() or events))
-        return "\n".join(f"  | {line}" for line in lines[-LOG_LINES:])
-    return ""
+        if text := cluster.nomad.task_log(stub["ID"], task, stream="stderr").strip():
+            lines = text.splitlines()
+            break
+        lines += [event["DisplayMessage"] for event in state.get("Events") or [] if event.get("DisplayMessage")]
+    # Every restart of a task that can't start says the same again.
+    return "\n".join(f"  | {line}" for line in list(dict.fromkeys(lines))[-LOG_LINES:])
 
 
 def timed_out(watch: Watch) -> TimedOut:

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from nomadserve import entries, platform
+from nomadserve import entries, platform, rights
 from nomadserve.errors import BlockedOnCapacity, TimedOut, WrongInput
 from nomadserve.nomad_api import DEFAULT_NAMESPACE
 from nomadserve.operations import fit, job_diff
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.down import stop_jobs
 from nomadserve.operations.events import Done, EntryWritten, Event, JobRegistered, Note
-from nomadserve.operations.follow import no_room_text
+from nomadserve.operations.follow import last_log_lines, no_room_text
 from nomadserve.operations.measured import prometheus_of
 from nomadserve.platform import JOBS, SERVICES, Part, Settings
 from nomadserve.prometheus_api import PrometheusUnreachable
@@ -93,16 +93,25 @@ def wait_until_healthy(cluster: Cluster, part: Part, *, timeout_s: float) -> Ite
                 hint="the job stays registered and starts as soon as a node has room",
             )
         if time.monotonic() > deadline:
-            raise TimedOut(
-                f"`{JOBS[part]}` is not healthy after {timeout_s:.0f} s",
-                hint=f"`nomad job status {JOBS[part]}` says why, or its logs: `nomad alloc logs -job {JOBS[part]}`",
-            )
+            raise not_healthy(cluster, part, f"`{JOBS[part]}` is not healthy after {timeout_s:.0f} s")
         time.sleep(POLL_S)
     yield Note(text=f"{part} is healthy")
 
 
+def not_healthy(cluster: Cluster, part: Part, message: str) -> TimedOut:
+    """The wait is over: with what the part said last."""
+    stubs = [stub for stub in cluster.nomad.allocations(JOBS[part]) if stub["DesiredStatus"] == "run"]
+    log = last_log_lines(cluster, stubs[-1]) if stubs else ""
+    if "ermission denied" in log or "derive Consul token" in log:
+        hint = f"Consul does not permit it: {rights.DOCUMENT} says what each part needs there"
+    else:
+        hint = f"`nomad job status {JOBS[part]}` says why, or its logs: `nomad alloc logs -job {JOBS[part]}`"
+    return TimedOut(f"{message}; the last it said:\n{log}" if log else message, hint=hint)
+
+
 def platform_status(cluster: Cluster) -> list[PartStatus]:
     """How every part is."""
+    routed_services(cluster)  # without a token, Consul refuses this one in words, where health just comes empty
     return [part_status(at_home(cluster), part) for part in platform.PARTS]
 
 
