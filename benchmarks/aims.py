@@ -81,8 +81,8 @@ def _against_limit(medians: Medians) -> Iterator[Aim]:
         own, limit = (Key(name, "mlp", "json", "steady", connections) for name in (OWN, LIMIT))
         where = f"the bare HTTP server's at {connections} connections"
         yield Aim(f"MLP, JSON: requests/s ÷ {where}", wanted, _ratio(medians, own, limit))
-    own, limit = (medians.get(Key(name, "mlp", "json", "steady", 64)) for name in (OWN, LIMIT))
-    more_us = own.cpu_us - limit.cpu_us if own and limit else None
+    ours, bare = (medians.get(Key(name, "mlp", "json", "steady", 64)) for name in (OWN, LIMIT))
+    more_us = ours.cpu_us - bare.cpu_us if ours and bare else None
     yield Aim("MLP, JSON: CPU µs a request above the bare HTTP server's at 64 connections", 30.0, more_us, at_most=True)
 
 
@@ -105,8 +105,8 @@ def _convnet(medians: Medians) -> Iterator[Aim]:
         own, peer = (Key(name, "convnet", "json", "steady", connections) for name in (OWN, BEST_PEER))
         where = f"{BEST_PEER}'s at {connections} connection{'s' * (connections > 1)}"
         yield Aim(f"convnet, JSON: requests/s ÷ {where}", 1.5, _ratio(medians, own, peer))
-    found = medians.get(Key(OWN, "convnet", "json", "steady", 64))
-    turns = found.p99_ms / (64 / found.answered * 1e3) if found and found.answered else None
+    at_64 = medians.get(Key(OWN, "convnet", "json", "steady", 64))
+    turns = at_64.p99_ms / (64 / at_64.answered * 1e3) if at_64 and at_64.answered else None
     yield Aim("convnet, JSON: p99 ÷ the time that 64 requests take, at 64 connections", TURNS_MAX, turns, at_most=True)
 
 

@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -77,7 +78,7 @@ def _convnet(random: np.random.Generator) -> onnx.ModelProto:
     for number, (channels, stride) in enumerate(CONVOLUTIONS):
         shape = (channels, channels_in, 3, 3)
         weights.append(_weights(random, f"w{number}", shape, fan_in=channels_in * 9))
-        convolution = {"kernel_shape": [3, 3], "strides": [stride] * 2, "pads": [1] * 4}
+        convolution: dict[str, Any] = {"kernel_shape": [3, 3], "strides": [stride] * 2, "pads": [1] * 4}
         nodes.append(helper.make_node("Conv", [last, f"w{number}"], [f"c{number}"], **convolution))
         nodes.append(helper.make_node("Relu", [f"c{number}"], [f"r{number}"]))
         last, channels_in = f"r{number}", channels

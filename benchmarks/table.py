@@ -41,7 +41,7 @@ def _steady(medians: Mapping[Key, Median], model: str, form: str) -> str:
             [
                 _title(peer),
                 *rates,
-                *(_number(each and each.p99_ms) for each in found),
+                *(_number(each.p99_ms if each else None) for each in found),
                 *_costs(found[counts.index(at)], found),
             ]
         )
