@@ -20,6 +20,7 @@ from nomadserve_runtime.errors import TooSlow
 from nomadserve_runtime.heads import HEAD_NBYTES_MAX as KNOWN_NBYTES_MAX
 from nomadserve_runtime.heads import KnownHead, KnownHeads
 from nomadserve_runtime.request import Request
+from nomadserve_runtime.rest import REST_NBYTES_MIN, Rest, read_less_at_once
 from nomadserve_runtime.rsgi import Exchange, Scope
 
 log = logging.getLogger("nomadserve.http")
@@ -75,6 +76,7 @@ class Connection(asyncio.Protocol):
         self._receiving: Request | None = None
         self._answering: Request | None = None
         self._waiting: deque[Request] = deque()
+        self._rest: Rest | None = None
         self._task: asyncio.Task[None] | None = None
         self._misses = 0
 
@@ -84,6 +86,7 @@ class Connection(asyncio.Protocol):
         """A client has come."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        read_less_at_once(transport)
         self._owner.connections.add(self)
 
     def connection_lost(self, _: Exception | None) -> None:
@@ -109,6 +112,8 @@ class Connection(asyncio.Protocol):
                 return
         try:
             self._parser.feed_data(data)
+            if self._receiving is not None and self._receiving.is_answered:
+                self._throw_rest_away(self._receiving)
             if is_between and self._misses < MISSES_MAX:
                 self._learn(data)
         except httptools.HttpParserUpgrade:  # not spoken here: the request is answered as it is, and is the last one
@@ -186,8 +191,10 @@ class Connection(asyncio.Protocol):
 
     # -- what requests call ---------------------------------------------------------------------------------------
 
-    def want_body(self, request: Request) -> None:
+    def want_body(self, request: Request, *, whole: bool) -> None:
         """Somebody reads the body of `request` now."""
+        if whole and request is self._receiving and request.rest_nbytes >= REST_NBYTES_MIN:
+            self._read_rest(Rest(self, request.rest_nbytes, request.keep_rest()))
         if request.expects_continue and request.http_version != "1.0":
             request.expects_continue = False
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -213,6 +220,8 @@ class Connection(asyncio.Protocol):
             self._transport.close()  # its body may never come
         else:
             self.resume("ahead")
+            # Not from here: the parser may have more of the body at hand.
+            self._loop.call_soon(self._throw_rest_away, request)
 
     def pause(self, reason: str) -> None:
         """Read nothing from the socket until every reason has gone."""
@@ -235,6 +244,28 @@ class Connection(asyncio.Protocol):
         """`host:port` of the "peername" or the "sockname"."""
         host, port, *_ = self._transport.get_extra_info(end) or ("", 0)
         return f"{host}:{port}"
+
+    # -- the rest of a large body ---------------------------------------------------------------------------------
+
+    def rest_is_here(self) -> None:
+        """The body that is being received is whole; the next request meets a parser that never saw it."""
+        self._rest = None
+        self._transport.set_protocol(self)
+        self._parser = httptools.HttpRequestParser(self)
+        self.on_message_complete()
+
+    def _read_rest(self, rest: Rest) -> None:
+        self._rest = rest
+        self._transport.set_protocol(rest)
+
+    def _throw_rest_away(self, request: Request) -> None:
+        """What still comes of the body of a request that was answered."""
+        if request is not self._receiving or self.is_lost:
+            return
+        if self._rest is not None:
+            self._rest.throw_away()
+        elif request.rest_nbytes >= REST_NBYTES_MIN and not request.is_endless:
+            self._read_rest(Rest(self, request.rest_nbytes, None))
 
     # -- what the server calls ------------------------------------------------------------------------------------
 

@@ -43,7 +43,7 @@ class Model:
 class Form(Protocol):
     """How bodies and replies are written: one of the two of `wire`."""
 
-    def decode(self, model: Model, head: Head, body: bytes) -> Query:
+    def decode(self, model: Model, head: Head, body: bytes | memoryview) -> Query:
         """The body as rows; raises a `Fault` where it can't be."""
         ...
 
@@ -55,7 +55,7 @@ class Form(Protocol):
 class PlainForm:
     """`POST /v1/inference`."""
 
-    def decode(self, model: Model, head: Head, body: bytes) -> Query:
+    def decode(self, model: Model, head: Head, body: bytes | memoryview) -> Query:
         """Read a plain body."""
         if head.json_nbytes is not None and head.json_nbytes != str(len(body)):
             raise Unsupported(f"binary tensors go to `/v2/models/{model.name}/infer`")
@@ -69,7 +69,7 @@ class PlainForm:
 class InferForm:
     """`POST /v2/models/{model}/infer`."""
 
-    def decode(self, model: Model, head: Head, body: bytes) -> Query:
+    def decode(self, model: Model, head: Head, body: bytes | memoryview) -> Query:
         """Read a protocol body, whose tensors may be in binary."""
         if head.json_nbytes is None:
             return model.wire.decode_infer(body)
@@ -220,7 +220,9 @@ class Inference:
             return
         self._admit(model, PLAIN, msgspec.structs.replace(head, coding=""), body, exchange, arrived_at)
 
-    def _admit(self, model: Model, form: Form, head: Head, body: bytes, exchange: Exchange, arrived_at: float) -> None:
+    def _admit(
+        self, model: Model, form: Form, head: Head, body: bytes | memoryview, exchange: Exchange, arrived_at: float
+    ) -> None:
         """The body is whole: its rows get a place, and the reply is written when they are answered."""
         try:
             if head.coding:
@@ -318,7 +320,7 @@ class Inference:
             ),
         )
 
-    def _model_named_in(self, body: bytes) -> Model:
+    def _model_named_in(self, body: bytes | memoryview) -> Model:
         if not self._models:
             raise NotFound("no model is loaded")
         name = model_named_in(body)
@@ -330,7 +332,7 @@ class Inference:
         return self._models[name]
 
 
-async def _receive(exchange: Exchange, head: Head, nbytes_max: int) -> bytes:
+async def _receive(exchange: Exchange, head: Head, nbytes_max: int) -> bytes | memoryview:
     try:
         if head.nbytes <= nbytes_max:
             return await exchange()

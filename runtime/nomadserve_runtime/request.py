@@ -8,6 +8,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
+import numpy as np
+
 from nomadserve_runtime.rsgi import ReplyHeaders
 
 # How much of a body is kept before somebody asks for it.
@@ -26,8 +28,8 @@ class Line(Protocol):
 
     is_lost: bool
 
-    def want_body(self, request: "Request") -> None:
-        """Somebody reads the body of `request` now."""
+    def want_body(self, request: "Request", *, whole: bool) -> None:
+        """Somebody reads the body of `request` now, in pieces or whole."""
         ...
 
     def send(self, request: "Request", status: int, fields: str, body: bytes) -> None:
@@ -100,7 +102,7 @@ class Request:
         self.expects_continue = False
         self.received_at = time.monotonic()
         self._connection = connection
-        self._pieces: list[bytes] = [] if body is None else [body]
+        self._pieces: list[bytes | memoryview] = [] if body is None else [body]
         self._ahead_nbytes = 0
         self._is_taken = False
         self._is_streamed = False
@@ -119,14 +121,14 @@ class Request:
 
     # -- the body, for the application ----------------------------------------------------------------------------
 
-    async def __call__(self) -> bytes:
+    async def __call__(self) -> bytes | memoryview:
         """The whole body; raises `ConnectionError` where the client goes away, `TooSlow` where it takes too long."""
-        self._take()
+        self._take(whole=True)
         while not self.is_whole:
             await self._wait()
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
-    def take_whole(self) -> bytes | None:
+    def take_whole(self) -> bytes | memoryview | None:
         """The whole body, where it has come already and in one piece, of the length that the head says."""
         if not self.is_whole or self._is_taken or len(self._pieces) != 1 or "content-length" not in self.headers:
             return None
@@ -135,7 +137,7 @@ class Request:
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """The body in pieces as they come."""
-        self._take()
+        self._take(whole=False)
         self._is_streamed = True
         return self._read()
 
@@ -148,12 +150,12 @@ class Request:
             self._pieces.clear()
             yield piece
 
-    def _take(self) -> None:
+    def _take(self, *, whole: bool) -> None:
         if self._is_taken:
             raise RuntimeError("the body was read before")
         self._is_taken = True
         if not self.is_whole:
-            self._connection.want_body(self)
+            self._connection.want_body(self, whole=whole)
 
     async def _wait(self) -> None:
         if self._connection.is_lost:
@@ -219,6 +221,26 @@ class Request:
             self._connection.pause("ahead")
         elif self._is_streamed and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    @property
+    def rest_nbytes(self) -> int:
+        """How much of the body is still to come; 0 where the head does not say."""
+        length = self.headers.get("content-length", "")
+        return int(length) - self._ahead_nbytes if length.isdigit() and not self.is_whole else 0
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether the body is longer than anybody reads only to throw it away."""
+        return self._ahead_nbytes + self.rest_nbytes > DISCARD_NBYTES_MAX
+
+    def keep_rest(self) -> memoryview:
+        """Memory for the rest of the body, behind what has come of it."""
+        rest_nbytes = self.rest_nbytes
+        # Not a bytearray, which would be filled with zeros first.
+        whole = np.empty(self._ahead_nbytes + rest_nbytes, np.uint8).data
+        whole[: self._ahead_nbytes] = b"".join(self._pieces)
+        self._pieces = [whole]
+        return whole[-rest_nbytes:]
 
     def end(self) -> None:
         """The body is whole."""

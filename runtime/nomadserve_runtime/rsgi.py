@@ -69,11 +69,14 @@ class Scope(Protocol):
 class Exchange(Protocol):
     """The body of a request and the way back."""
 
-    def __call__(self) -> Awaitable[bytes]:
-        """The whole body; raises `ConnectionError` where the client goes away half way, `TooSlow` where it dawdles."""
+    def __call__(self) -> Awaitable[bytes | memoryview]:
+        """The whole body, a large one in memory of its own.
+
+        Raises `ConnectionError` where the client goes away half way, `TooSlow` where it dawdles.
+        """
         ...
 
-    def take_whole(self) -> bytes | None:
+    def take_whole(self) -> bytes | memoryview | None:
         """The whole body, where it is there already and came with a length; else None, and it is still to be read."""
         ...
 

@@ -31,7 +31,7 @@ def check_coding(coding: str) -> str:
     return name
 
 
-def decompress(body: bytes, coding: str, *, nbytes_max: int) -> bytes:
+def decompress(body: bytes | memoryview, coding: str, *, nbytes_max: int) -> bytes:
     """The body behind a coding that `check_coding` returned; never more than `nbytes_max` bytes are unpacked.
 
     Raises:

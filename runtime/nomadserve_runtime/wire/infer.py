@@ -69,7 +69,7 @@ class InferForm:
 
     # -- requests -------------------------------------------------------------------------------------------------
 
-    def decode(self, body: bytes) -> Query:
+    def decode(self, body: bytes | memoryview) -> Query:
         """Read a body of JSON alone; `data` may be nested or flat, row-major.
 
         Raises:
@@ -82,7 +82,7 @@ class InferForm:
                 return query
         return self._decode(body, Tail(memoryview(b"")))
 
-    def decode_binary(self, body: bytes, *, json_nbytes: int) -> Query:
+    def decode_binary(self, body: bytes | memoryview, *, json_nbytes: int) -> Query:
         """Read a body of `json_nbytes` bytes of JSON and the tensors behind it; without JSON, the one row of raw bytes.
 
         Raises:
@@ -95,7 +95,7 @@ class InferForm:
         whole = memoryview(body)
         return self._decode(whole[:json_nbytes], Tail(whole[json_nbytes:]))
 
-    def _decode_raw(self, body: bytes) -> Query:
+    def _decode_raw(self, body: bytes | memoryview) -> Query:
         if len(self._inputs) != 1:
             raise BadRequest(f"a body without JSON is one input, and this model has {len(self._inputs)}")
         array = rows_in(self._inputs[0], memoryview(body), 1, "$")

@@ -58,7 +58,7 @@ class PlainForm:
         self._decoder = msgspec.json.Decoder(_request_type(self._inputs))
         self._is_simd = all(simd.can_read(spec) for spec in self._inputs)
 
-    def decode(self, body: bytes) -> Query:
+    def decode(self, body: bytes | memoryview) -> Query:
         """Read a body.
 
         Raises:
@@ -118,7 +118,7 @@ class PlainForm:
         )
 
 
-def model_named_in(body: bytes) -> str:
+def model_named_in(body: bytes | memoryview) -> str:
     """The `model` key of a plain body, or an empty text; the rest is skipped, not checked."""
     model: str = numbers.decode(_model_only, body).model
     return model

@@ -41,7 +41,7 @@ def can_read(spec: TensorSpec) -> bool:
     return simdjson is not None and spec.dtype.kind in KINDS
 
 
-def reading(body: bytes, read: Callable[[Any, int], Read | None]) -> Read | None:
+def reading(body: bytes | memoryview, read: Callable[[Any, int], Read | None]) -> Read | None:
     """What `read` makes of the parsed body and the number of its opening brackets; None where it is not flawless.
 
     The memory that the parser needs for the longest body (about 8 bytes for each of its own) is kept.
@@ -99,7 +99,7 @@ def lists_in(shape: tuple[int, ...]) -> int:
     return sum(math.prod(shape[:depth]) for depth in range(len(shape)))
 
 
-def _brackets_in(body: bytes) -> int:
+def _brackets_in(body: bytes | memoryview) -> int:
     # Three times as fast as `body.count`.
     return int(np.count_nonzero(np.frombuffer(body, np.uint8) == ord("[")))
 

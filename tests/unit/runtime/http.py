@@ -40,6 +40,29 @@ class Wire(asyncio.Transport):
         self.is_closed = False
         self.is_paused = False
         self.came = asyncio.Event()
+        self.protocol: asyncio.BaseProtocol | None = None
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        assert self.protocol is not None
+        return self.protocol
+
+    def feed(self, data: bytes) -> None:
+        """What came off the socket, to whom it belongs now."""
+        while data:
+            protocol = self.get_protocol()
+            if isinstance(protocol, asyncio.BufferedProtocol):
+                room = memoryview(protocol.get_buffer(-1))
+                nbytes = min(len(room), len(data))
+                room[:nbytes] = data[:nbytes]
+                protocol.buffer_updated(nbytes)
+                data = data[nbytes:]
+            else:
+                assert isinstance(protocol, asyncio.Protocol)
+                protocol.data_received(data)
+                return
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += data
@@ -91,6 +114,7 @@ class Client:
         """A connection to speak to by hand."""
         connection, wire = self._server.connect(), Wire()
         assert isinstance(connection, asyncio.Protocol)
+        wire.set_protocol(connection)
         connection.connection_made(wire)
         return connection, wire
 
@@ -100,7 +124,7 @@ class Client:
         raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
         connection, wire = self.connect()
         for piece in pieces_of(method, path, raw, headers or {}, chunks):
-            connection.data_received(piece)
+            wire.feed(piece)
             await asyncio.sleep(0)
         while (answer := wire.take_answer()) is None:
             if connection not in self._server.connections:

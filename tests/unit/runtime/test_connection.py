@@ -54,11 +54,12 @@ class Talk:
         found = self.server.connect()
         assert isinstance(found, Connection)
         self.connection, self.wire = found, Wire()
+        self.wire.set_protocol(found)
         self.connection.connection_made(self.wire)
 
     async def say(self, *pieces: bytes) -> None:
         for piece in pieces:
-            self.connection.data_received(piece)
+            self.wire.feed(piece)
             await rest()
 
     async def hear(self) -> Answer:

@@ -1,0 +1,73 @@
+"""The rest of a large body: off the socket straight into the memory in which it is read, or thrown away.
+
+Through the parser, every byte of an image is copied three times before anybody looks at it; so only the head, and what
+came with it, goes that way.
+"""
+
+import asyncio
+from typing import Protocol
+
+# Shorter rests come with one or two reads: two changes of the protocol would cost more than they save.
+REST_NBYTES_MIN = 64 * 1024
+
+# Where bytes go that nobody reads. One for all connections: its content means nothing.
+NOWHERE = memoryview(bytearray(256 * 1024))
+
+
+# asyncio's own is 256 KiB.
+READ_NBYTES_MAX = 64 * 1024
+
+
+def read_less_at_once(transport: asyncio.Transport) -> None:
+    """Have less of a large body come with its head, where this transport can be told."""
+    if hasattr(transport, "max_size"):
+        transport.max_size = READ_NBYTES_MAX
+
+
+class Line(Protocol):
+    """What the rest of a body asks of its connection."""
+
+    def rest_is_here(self) -> None:
+        """Its last byte has come; the connection is the transport's protocol again."""
+        ...
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The client went away in the middle of it."""
+        ...
+
+
+class Rest(asyncio.BufferedProtocol):
+    """Takes the place of the connection at its transport until so many bytes have come, and not one more.
+
+    into: where they go, of just that size; None throws them away.
+    """
+
+    def __init__(self, line: Line, nbytes: int, into: memoryview | None) -> None:
+        assert nbytes > 0
+        assert into is None or len(into) == nbytes
+        self._line = line
+        self._left = nbytes
+        self._into = into
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether somebody will read these bytes."""
+        return self._into is not None
+
+    def throw_away(self) -> None:
+        """Nobody will read these bytes any more."""
+        self._into = None
+
+    def get_buffer(self, _: int) -> memoryview:
+        """Where the next bytes go."""
+        return NOWHERE[: self._left] if self._into is None else self._into[-self._left :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many bytes have come."""
+        self._left -= nbytes
+        if self._left == 0:
+            self._line.rest_is_here()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The client went away in the middle."""
+        self._line.connection_lost(error)
