@@ -146,11 +146,12 @@ def test_a_full_queue_refuses_before_the_body_is_read() -> None:
 def test_a_request_expires_by_its_own_deadline_or_by_that_of_the_service() -> None:
     async def test() -> None:
         engine = GatedEngine(batch_max=1)
-        with bench(m=engine, timeout_s=0.05) as b:
+        with bench(m=engine, timeout_s=0.5) as b:
             running = [asyncio.create_task(b.client("POST", PLAIN, ONE_ROW)) for _ in range(2)]
             await until(lambda: b.models["m"].batcher.running_rows == 2)
             late = await asyncio.gather(
-                b.client("POST", PLAIN, ONE_ROW | {"timeout_ms": 1}), b.client("POST", INFER, ONE_TENSOR | {"id": "1"})
+                b.client("POST", PLAIN, ONE_ROW | {"timeout_ms": 200}),
+                b.client("POST", INFER, ONE_TENSOR | {"id": "1"}),
             )
             # The second one has two rows, which this engine never takes at once.
             assert [(answer.status, answer.content["reason"]) for answer in late] == [
