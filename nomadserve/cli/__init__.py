@@ -22,6 +22,7 @@ VERBS = {
     "call": "send one request to a service by its Consul DNS name",
     "down": "stop a version, or a service and all its versions",
     "serve": "serve a model file here, without a cluster",
+    "build": "make a TensorRT plan of an ONNX model, here or on a node of the cluster",
     "bench": "find what one replica takes, and what to scale by",
     "simulate": "replay traffic against a file's scaling, before users meet it",
 }

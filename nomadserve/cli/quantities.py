@@ -2,7 +2,7 @@
 
 import click
 
-from nomadserve.spec import Seconds
+from nomadserve.spec import Mebibytes, Seconds
 
 
 def time(value: str) -> Seconds:
@@ -30,3 +30,11 @@ def numbers(value: str) -> tuple[int, ...]:
     if not all(number.isdecimal() and int(number) > 0 for number in found):
         raise click.BadParameter(f"`{value}` is no list of numbers; write it as `1,2,4`")
     return tuple(map(int, found))
+
+
+def mebibytes(value: str) -> Mebibytes:
+    """`4 GiB`, as the service file writes it."""
+    try:
+        return Mebibytes.parse(value)
+    except ValueError:
+        raise click.BadParameter(f"`{value}` is not {Mebibytes.expected}; write it as `4 GiB`") from None

@@ -24,7 +24,7 @@ def open_model(model: ModelConfig) -> Engine:
     """
     path = Path(model.path)
     if model.checksum:
-        _check_sum(path, model.checksum)
+        check_sum(path, model.checksum)
     return open_engine(model)
 
 
@@ -55,7 +55,12 @@ async def start_model(
     return Model(name, wire, batcher, metrics)
 
 
-def _check_sum(path: Path, wanted: str) -> None:
+def check_sum(path: Path, wanted: str) -> None:
+    """Refuse a file other than the one asked for: `wanted` is "sha256:<hex>".
+
+    Raises:
+        WrongSetting: it is another one, or can't be read.
+    """
     try:
         with path.open("rb") as file:
             found = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()

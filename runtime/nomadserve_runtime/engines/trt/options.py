@@ -1,8 +1,11 @@
 """How a model is to be built: what the service file, the command line and the environment may ask for."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+
+from nomadserve_runtime.config import ModelConfig
+from nomadserve_runtime.errors import WrongSetting
 
 Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8", "fp8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
@@ -50,3 +53,20 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     calibration: str = ""
     optimization_level: Annotated[int, msgspec.Meta(ge=0, le=5)] | None = None
     workspace_mib: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+def options_of(model: ModelConfig) -> BuildOptions:
+    """How the model of a job is built. Whoever builds it ahead, and its replicas, must find the same plan.
+
+    Raises:
+        WrongSetting: no plan can be like that.
+    """
+    asked: dict[str, Any] = {"max_batch": model.max_batch, "profiles": model.profiles}
+    if model.precision:
+        asked["precision"] = model.precision
+    try:
+        return msgspec.convert(asked, BuildOptions)
+    except msgspec.ValidationError as error:
+        raise WrongSetting(
+            f"the model `{model.name}` can't be built like that: {error}", hint="see docs/tensorrt.md"
+        ) from error

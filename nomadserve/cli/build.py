@@ -1,0 +1,108 @@
+"""`nomadserve build`: ONNX models become TensorRT plans, here or on a node of the cluster."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nomadserve.cli import output
+from nomadserve.cli.build_progress import BuildProgress
+from nomadserve.cli.quantities import mebibytes
+from nomadserve.errors import NomadserveError, WrongInput
+
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
+
+
+def profile(text: str) -> dict[str, dict[str, list[int]]]:
+    """`x=1,8:4,8:16,8 mask=…`: for each input the sizes at least, at best and at most."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for part in text.split():
+        name, _, shapes = part.rpartition("=")
+        sizes = [[int(size) if size.isdecimal() else -1 for size in shape.split(",")] for shape in shapes.split(":")]
+        if not name or len(sizes) != 3 or any(size < 0 for shape in sizes for size in shape):
+            raise click.BadParameter(f"`{part}` is no range of shapes; write it as `input=1,8:4,8:16,8` (min:opt:max)")
+        found[name] = dict(zip(("min", "opt", "max"), sizes, strict=True))
+    if not found:
+        raise click.BadParameter("it is empty; write it as `input=1,8:4,8:16,8` (min:opt:max)")
+    return found
+
+
+@click.command()
+@click.argument("model", required=False, type=click.Path(path_type=Path))
+@click.option("-o", "--output", "target", type=click.Path(path_type=Path), help="The plan's file; the cache otherwise.")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Fastest number format for layers (default tf32).")
+@click.option("--max-batch", type=click.IntRange(1), help="Rows of the largest batch, without a profile (default 32).")
+@click.option(
+    "--profile", "profiles", type=profile, multiple=True, metavar="INPUT=MIN:OPT:MAX", help="Shapes. May be repeated."
+)
+@click.option("--calibration", type=click.Path(path_type=Path), help="An .npz of input rows, for int8.")
+@click.option("--compute-capability", metavar="8.9", help="Of the GPU to build for, with TensorRT-RTX.")
+@click.option("--optimization-level", type=click.IntRange(0, 5), help="0 builds fast, 5 runs fast.")
+@click.option("--workspace", type=mebibytes, metavar="SIZE", help="Scratch memory for layers, such as '4 GiB'.")
+@click.option("--log-level", type=click.Choice(("debug", "info", "warning")), default="warning", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print all that is known about the plans.")
+def command(model: Path | None, target: Path | None, log_level: str, as_json: bool, **options: Any) -> int:
+    """Make a TensorRT plan of the ONNX file MODEL, for the GPU that is here.
+
+    Without `-o` the plan goes into the cache, where the replicas of this node find it. Without MODEL, NOMADSERVE_MODELS
+    names the models. Ctrl-C stops it and leaves nothing half done.
+    """
+    # Imported here: `nomadserve build --help` needs none of the runtime.
+    from nomadserve_runtime.build import build_file, build_models
+    from nomadserve_runtime.logs import start_log
+
+    wishes = wishes_of(options)
+    require_no_contradiction(model, target, wishes)
+    with translated(), BuildProgress() as progress:
+        start_log(level=log_level, form="text", path="", is_access_logged=False)
+        if model is None:
+            built = build_models(os.environ, progress=progress)
+        else:
+            built = [build_file(model, output=target, wishes=wishes, progress=progress)]
+    for each in built:
+        what, where = each.metadata, f"for compute capability {each.metadata.compute_capability}"
+        made = f"built in {what.build_s:.1f} s" if each.origin == "built" else "was built already"
+        place = f"on {what.gpu}, {where}" if what.gpu else where if what.compute_capability else "portable"
+        output.say(f"{each.model}: {made}: {what.flavour} {what.version}, {what.precision}, {place}")
+    if as_json:
+        output.emit_json(built)
+    else:
+        for each in built:
+            output.emit(each.path)
+    return 0
+
+
+def wishes_of(options: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for, under the names that the runtime has for it."""
+    found = {name: value for name, value in options.items() if value not in (None, ())}
+    if "workspace" in found:
+        found["workspace_mib"] = int(found.pop("workspace"))
+    if "calibration" in found:
+        found["calibration"] = str(found["calibration"].absolute())
+    return found
+
+
+def require_no_contradiction(model: Path | None, target: Path | None, wishes: dict[str, Any]) -> None:
+    """Options are for a file; the models of a job bring their own."""
+    if model is not None:
+        return
+    given = [f"`--{name.replace('_', '-')}`" for name in wishes] + (["`-o`"] if target else [])
+    if given:
+        raise WrongInput(f"{', '.join(given)} without a model file", hint="`nomadserve build MODEL` names the file")
+    if not os.environ.get("NOMADSERVE_MODELS"):
+        raise WrongInput("no model to build", hint="name a file: `nomadserve build model.onnx -o model.plan`")
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """The runtime's errors as those of the command line."""
+    from nomadserve_runtime.errors import CannotStart
+
+    try:
+        yield
+    except CannotStart as error:
+        kind = WrongInput if error.exit_code == WrongInput.exit_code else NomadserveError
+        raise kind(error.message, hint=error.hint) from error
