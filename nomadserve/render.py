@@ -3,17 +3,17 @@
 import json
 import re
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nomadserve import promql
-from nomadserve.spec import Cron, Gpu, Model, Preference, Schedule, Service, zone_of
+from nomadserve.spec import Cron, Gpu, Model, Preference, Profile, Schedule, Service, zone_of
 
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _ASSIGNMENTS = re.compile(r"(?:^ *\w+ *= .*\n){2,}", re.MULTILINE)
+ENGINES_FOLDER = "/engines"  # where a host volume with the plans of TensorRT is mounted
 _SPECIAL = re.compile(r'["\\\x00-\x1f\x7f]|[$%](?=\{)')
 
 
@@ -25,15 +25,43 @@ def jobs_dir() -> Path:
 
 
 def render_job(service: Service) -> str:
-    """The job of a service's version as HCL."""
-    template = _environment().get_template("service.nomad.hcl.j2")
+    """The job of a service's version as HCL; it starts as many replicas as the service says."""
+    return _rendered("service", service, verb="serve")
+
+
+def render_build_job(service: Service) -> str:
+    """The batch job that builds the plans of the service's models where one of its replicas could run, and ends."""
+    return _rendered("build", service, verb="build")
+
+
+def build_job_id(service: Service) -> str:
+    """Name of that job."""
+    return f"{service.job_id}-build"
+
+
+def _rendered(name: str, service: Service, *, verb: str) -> str:
+    template = _environment().get_template(f"{name}.nomad.hcl.j2")
     text = template.render(
         service=service,
+        verb=verb,
+        build_job_id=build_job_id(service),
         models_json=_models_json(service),
         fetched=[model for model in service.models if model.is_remote],
         mounted=[model for model in service.models if not model.is_remote and _is_container(service)],
+        engines_folder=ENGINES_FOLDER,
+        engine_cache=_engine_cache(service),
     )
     return _tidied(text)
+
+
+def _engine_cache(service: Service) -> str | None:
+    """Where the runtime keeps plans of TensorRT; None for its own choice, the user's cache folder on the node."""
+    if not service.built:
+        return None
+    if service.driver == "raw_exec":
+        return service.engine_cache
+    # What lies in `data` moves on to whoever takes the allocation's place.
+    return ENGINES_FOLDER if service.engine_cache is not None else "${NOMAD_ALLOC_DIR}/data/tensorrt"
 
 
 def quote(value: object) -> str:
@@ -93,12 +121,20 @@ def _model_entry(model: Model, service: Service) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "name": model.name,
         "path": _model_path(model, service),
-        "engine": model.runtime_engine,
+        "engine": service.engine_of(model),
         "max_batch": model.max_batch,
         "checksum": model.checksum,
         "threads": model.threads,
+        "precision": model.precision,
+        "profiles": [_profile_entry(profile) for profile in model.profiles] or None,
+        "instances": model.instances if model.instances > 1 else None,
+        "warmup": model.warmup if model.warmup > 1 else None,
     }
     return {key: value for key, value in entry.items() if value is not None}
+
+
+def _profile_entry(profile: Profile) -> dict[str, dict[str, tuple[int, ...]]]:
+    return {shapes.name: {"min": shapes.min, "opt": shapes.opt, "max": shapes.max} for shapes in profile.inputs}
 
 
 def _model_path(model: Model, service: Service) -> str:
@@ -112,8 +148,7 @@ def _model_path(model: Model, service: Service) -> str:
 
 def _fetched_name(model: Model) -> str:
     """The model's name with the ending of its file."""
-    path = urlsplit(model.source.rpartition("::")[2]).path if model.is_remote else model.source
-    return model.name + (PurePosixPath(path).suffix or ".onnx")
+    return model.name + (model.suffix or ".onnx")
 
 
 def _conditions(block: Gpu | Preference) -> list[tuple[str, str, str]]:

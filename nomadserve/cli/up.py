@@ -12,8 +12,10 @@ from nomadserve.cli.service_file import read_service, service_file_options
 from nomadserve.operations.cluster import Cluster, cluster_from
 from nomadserve.operations.plan import Plan, make_plan
 from nomadserve.operations.up import up
+from nomadserve.spec import Service
 
 INTERRUPTED = 130
+PATIENCE_S = 900.0
 
 
 @click.command()
@@ -24,9 +26,7 @@ INTERRUPTED = 130
     "--timeout",
     "timeout_s",
     type=click.FloatRange(min=0, min_open=True),
-    default=900,
-    show_default=True,
-    help="Seconds to follow it for.",
+    help="Seconds to follow it for: 900, or longer where a plan of TensorRT is built first.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Report each step as a line of JSON on stdout.")
 def command(
@@ -35,7 +35,7 @@ def command(
     var_files: tuple[Path, ...],
     detach: bool,
     yes: bool,
-    timeout_s: float,
+    timeout_s: float | None,
     as_json: bool,
 ) -> int:
     """Deploy the version that FILE describes, and follow it until healthy.
@@ -55,7 +55,7 @@ def command(
         if plan.replaces_running and not yes and sys.stdin.isatty() and sys.stderr.isatty():
             click.confirm("replace the running replicas?", default=True, abort=True, err=True)
         try:
-            tell(up(cluster, plan, is_detached=detach, timeout_s=timeout_s), as_json=as_json)
+            tell(up(cluster, plan, is_detached=detach, timeout_s=timeout_s or patience_s(service)), as_json=as_json)
         except KeyboardInterrupt:
             if plan.job_lines and not is_registered(cluster, plan):
                 raise
@@ -63,6 +63,11 @@ def command(
             output.hint(f"`nomadserve status {service.name}` shows how it fares; the same `up` follows it again")
             return INTERRUPTED
     return 0
+
+
+def patience_s(service: Service) -> float:
+    """How long to follow a deployment where nothing else is asked for: no shorter than a first build may take."""
+    return max(PATIENCE_S, service.progress_deadline if service.built else 0.0)
 
 
 def is_registered(cluster: Cluster, plan: Plan) -> bool:

@@ -135,7 +135,7 @@ class _Decoder:
         keys = _keys(cls)
         found: dict[str, Any] = dict(given)
         for attribute in self._once(block, cls, path):
-            value = self._attribute(attribute, keys[attribute.key], cls, (*path, attribute.key))
+            value = self._attribute(attribute, keys[attribute.key], (*path, attribute.key))
             if value is not None:
                 found[keys[attribute.key].name] = value
         self._read_blocks(block, cls, path, found)
@@ -158,14 +158,11 @@ class _Decoder:
                 self.result.lines[(*path, attribute.key)] = attribute.line
                 yield attribute
 
-    def _attribute(self, attribute: Attribute, info: FieldInfo, cls: type[spec.Block], path: Path) -> Any:
+    def _attribute(self, attribute: Attribute, info: FieldInfo, path: Path) -> Any:
         """The value for a field; None where it is refused, or is `null`."""
         if shape := _shape(info):
             hint = f"write `{shape.example(attribute.key)}`, without `=`"
             return self._refuse(path, attribute.line, f"`{attribute.key}` is a block, not a value", hint)
-        if isinstance(attribute.value, str) and (attribute.key, attribute.value) in cls.planned_values:
-            message = f"`{attribute.key} = {values.shown(attribute.value)}` is not in this release yet"
-            return self._refuse(path, attribute.line, message, _NOT_YET)
         if isinstance(attribute.value, Map) and get_origin(info.type) is dict:
             return self._map(attribute.value, attribute.key, get_args(info.type)[1], path)
         return self._value(attribute, info.type, path)

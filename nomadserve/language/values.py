@@ -74,8 +74,8 @@ def _example(key: str, info: inspect.Type) -> str:
             return f"`{key} = 1`"
         case inspect.BoolType():
             return f"`{key} = true`"
-        case inspect.VarTupleType():
-            return f'`{key} = ["…"]`'
+        case inspect.VarTupleType(item_type=item):
+            return f"`{key} = [1, 8]`" if isinstance(_plain(item), inspect.IntType) else f'`{key} = ["…"]`'
         case inspect.DictType():
             return f'`{key} = {{ NAME = "value" }}`'
     return f'`{key} = "…"`'
@@ -86,6 +86,8 @@ def stand_in(kind: Any) -> Any:
     match _plain(inspect.type_info(kind)):
         case inspect.IntType() | inspect.FloatType():
             return 1
+        case inspect.VarTupleType():
+            return ()
     return ""
 
 
@@ -110,8 +112,8 @@ def _expected(info: inspect.Type) -> str:
             return "true or false"
         case inspect.LiteralType(values=words):
             return "one of " + ", ".join(f'"{word}"' for word in words)
-        case inspect.VarTupleType():
-            return "a list of texts"
+        case inspect.VarTupleType(item_type=item):
+            return "a list of whole numbers" if isinstance(_plain(item), inspect.IntType) else "a list of texts"
         case inspect.DictType():
             return "a map"
     return "a text"
@@ -138,7 +140,7 @@ def _hint(key: str, value: Any, info: inspect.Type) -> str:
             return f"write it without quotes: `{key} = {value}`" if plain else f"write {_example(key, info)}"
         case inspect.IntType() | inspect.FloatType() if isinstance(value, int | float) and _range(info):
             return f"write `{key} = {_nearest(value, info)}`"
-        case inspect.VarTupleType() if isinstance(value, str):
+        case inspect.VarTupleType(item_type=inspect.StrType()) if isinstance(value, str):
             return f'write it in brackets: `{key} = ["{value}"]`'
         case inspect.StrType() if isinstance(value, bool | int | float):
             return f'write it in double quotes: `{key} = "{shown(value)}"`'

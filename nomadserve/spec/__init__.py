@@ -1,7 +1,7 @@
 """What a user wants: a service and its parts, typed and checked; no file, no network, no template."""
 
 from nomadserve.spec.cron import BadCron, Cron, NotOneLine
-from nomadserve.spec.rules import REFUSED, Violation, violations, zone_of
+from nomadserve.spec.rules import violations, zone_of
 from nomadserve.spec.service import (
     AnyTarget,
     BacklogSeconds,
@@ -11,9 +11,11 @@ from nomadserve.spec.service import (
     Gpu,
     GpuLoad,
     InFlight,
+    InputShapes,
     Model,
     Named,
     Preference,
+    Profile,
     Queue,
     RequestsPerSecond,
     Resources,
@@ -24,6 +26,7 @@ from nomadserve.spec.service import (
     Update,
 )
 from nomadserve.spec.units import Mebibytes, MemoryBound, Seconds
+from nomadserve.spec.violation import REFUSED, Violation
 
 __all__ = [
     "REFUSED",
@@ -37,12 +40,14 @@ __all__ = [
     "Gpu",
     "GpuLoad",
     "InFlight",
+    "InputShapes",
     "Mebibytes",
     "MemoryBound",
     "Model",
     "Named",
     "NotOneLine",
     "Preference",
+    "Profile",
     "Queue",
     "RequestsPerSecond",
     "Resources",

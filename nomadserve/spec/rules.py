@@ -1,16 +1,15 @@
 """What must hold between the keys of a service; every rule is asked, so that all that is broken is told at once."""
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import chain
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from nomadserve.spec.cron import BadCron, Cron, NotOneLine
+from nomadserve.spec.engine_rules import engines
 from nomadserve.spec.service import Gpu, Model, Preference, Scaling, Schedule, Service
-
-Path = tuple[str, ...]
+from nomadserve.spec.violation import REFUSED, Path, Violation, Violations
 
 LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _LABEL_RULE = "names become part of DNS names: up to 63 lower-case letters, digits and dashes, no dash at either end"
@@ -19,28 +18,9 @@ _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}")
 _FETCHED = re.compile(r"https?://|(?:s3|gcs)::https://")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _VERSIONS = re.compile(r"(?:>=|<=|>|<|=|!=|~>)?\s*\d+(?:\.\d+)*")
+_OF_THE_USER = ("NOMADSERVE_LOG_LEVEL", "NOMADSERVE_TENSORRT", "NOMADSERVE_CUDA_GRAPHS")
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 _LABEL_LENGTH_MAX = 63
-
-
-# Stands in a path for "one of these": a rule that counts blocks is moot where one of them was refused.
-REFUSED = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """A rule that a service breaks.
-
-    Attributes:
-        paths: the keys that the rule is about, the one to blame first: `(("scaling", "min"), ("scaling", "max"))`.
-    """
-
-    paths: tuple[Path, ...]
-    message: str
-    hint: str
-
-
-Violations = Iterator[Violation]
 
 
 def violations(service: Service) -> list[Violation]:
@@ -126,7 +106,7 @@ def environment(service: Service) -> Violations:
         path = (("env", name),)
         if not _ENV_NAME.fullmatch(name):
             yield Violation(path, f'"{name}" can\'t be the name of an environment variable', "letters, digits, `_`")
-        elif name.startswith(("NOMADSERVE_", "NOMAD_")) and name != "NOMADSERVE_LOG_LEVEL":
+        elif name.startswith(("NOMADSERVE_", "NOMAD_")) and name not in _OF_THE_USER:
             yield Violation(
                 path, f"`{name}` is set by the job itself", "the keys of this file set it; take it out here"
             )
@@ -289,21 +269,17 @@ def zone_of(name: str) -> ZoneInfo | None:
 
 def update(service: Service) -> Violations:
     """Deadlines that Nomad would refuse, or that no deployment could meet."""
-    wanted = service.update
-    if wanted.progress_deadline <= wanted.healthy_deadline:
-        shown = (
-            f"({wanted.progress_deadline.text}) is not longer than `healthy_deadline` ({wanted.healthy_deadline.text})"
-        )
+    healthy, progress, least = service.healthy_deadline, service.progress_deadline, service.update.min_healthy_time
+    if progress <= healthy:
+        shown = f"({progress.text}) is not longer than `healthy_deadline` ({healthy.text})"
         paths = (("update", "progress_deadline"), ("update", "healthy_deadline"))
         yield Violation(paths, f"`progress_deadline` {shown}", "give the whole more time than a single replica")
-    if wanted.min_healthy_time >= wanted.healthy_deadline:
-        shown = (
-            f"({wanted.min_healthy_time.text}) is not shorter than `healthy_deadline` ({wanted.healthy_deadline.text})"
-        )
+    if least >= healthy:
+        shown = f"({least.text}) is not shorter than `healthy_deadline` ({healthy.text})"
         paths = (("update", "min_healthy_time"), ("update", "healthy_deadline"))
         yield Violation(paths, f"`min_healthy_time` {shown}", "it is how long a replica must stay healthy to count")
 
 
 RULES: tuple[Callable[[Service], Violations], ...] = (
-    names, models, driver, placement, environment, count, resources, gpu, queue, scaling, update,
+    names, models, engines, driver, placement, environment, count, resources, gpu, queue, scaling, update,
 )  # fmt: skip

@@ -5,16 +5,20 @@ amounts of memory `Mebibytes`. What a single field can't express stands in `rule
 """
 
 import re
+from pathlib import PurePosixPath
 from typing import Annotated, ClassVar, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, field
 
 from nomadserve.spec.units import Mebibytes, MemoryBound, Seconds
 
+PLAN_SUFFIXES = (".plan", ".engine", ".trt")
 REMOTE = re.compile(r"(?:[a-z0-9]+::|[a-z][a-z0-9+.-]*://)")
 
 PositiveInt = Annotated[int, Meta(ge=1)]
+Sizes = tuple[Annotated[int, Meta(ge=0)], ...]
 Percent = Annotated[float, Meta(gt=0, le=100)]
 
 
@@ -23,17 +27,29 @@ class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     Attributes:
         planned: keys and blocks of the language that this release refuses by name.
-        planned_values: the same for single values of a key.
     """
 
     planned: ClassVar[frozenset[str]] = frozenset()
-    planned_values: ClassVar[frozenset[tuple[str, str]]] = frozenset()
 
 
 class Named(Block, frozen=True, kw_only=True):
     """A block that is written with a label: `model "digits" { … }`."""
 
     name: str
+
+
+class InputShapes(Named, frozen=True, kw_only=True):
+    """The shapes of one input that a profile covers, the batch first: at least, at best, at most."""
+
+    min: Sizes
+    opt: Sizes
+    max: Sizes
+
+
+class Profile(Block, frozen=True, kw_only=True):
+    """Shapes that TensorRT prepares a plan for; a model may have several."""
+
+    inputs: tuple[InputShapes, ...] = field(default=(), name="input")
 
 
 class Model(Named, frozen=True, kw_only=True):
@@ -43,14 +59,15 @@ class Model(Named, frozen=True, kw_only=True):
     is always there, so that a changed file rolls the job and a wrong file on a node is noticed.
     """
 
-    planned = frozenset({"precision", "profiles", "instances", "warmup"})
-    planned_values = frozenset({("engine", "tensorrt")})
-
     source: str
     checksum: str | None = None
-    engine: Literal["auto", "onnxruntime", "fake"] = "auto"
+    engine: Literal["auto", "tensorrt", "onnxruntime", "fake"] = "auto"
     max_batch: PositiveInt = 32
     threads: PositiveInt | None = None
+    precision: Literal["fp32", "tf32", "fp16", "bf16", "int8", "fp8"] | None = None
+    profiles: tuple[Profile, ...] = field(default=(), name="profile")
+    instances: PositiveInt = 1
+    warmup: PositiveInt = 1
 
     @property
     def is_remote(self) -> bool:
@@ -58,9 +75,15 @@ class Model(Named, frozen=True, kw_only=True):
         return bool(REMOTE.match(self.source))
 
     @property
-    def runtime_engine(self) -> str:
-        """The engine that the runtime is told to load."""
-        return "onnxruntime" if self.engine == "auto" else self.engine
+    def suffix(self) -> str:
+        """The ending of the file's name, wherever it lies."""
+        path = urlsplit(self.source.rpartition("::")[2]).path if self.is_remote else self.source
+        return PurePosixPath(path).suffix
+
+    @property
+    def is_plan(self) -> bool:
+        """Whether the file is a plan that TensorRT built before."""
+        return self.suffix in PLAN_SUFFIXES
 
 
 class Preference(Block, frozen=True, kw_only=True):
@@ -189,14 +212,15 @@ class Scaling(Block, frozen=True, kw_only=True):
 class Update(Block, frozen=True, kw_only=True):
     """How a changed file reaches the replicas of the same version.
 
-    `canary` new replicas get healthy beside the old ones before the first old one stops.
+    `canary` new replicas get healthy beside the old ones before the first old one stops. How long a deployment may
+    take where the deadlines are not given, the service knows.
     """
 
     canary: Annotated[int, Meta(ge=0)] = 1
     max_parallel: PositiveInt = 1
     min_healthy_time: Seconds = Seconds(2)
-    healthy_deadline: Seconds = Seconds(300)
-    progress_deadline: Seconds = Seconds(600)
+    healthy_deadline: Seconds | None = None
+    progress_deadline: Seconds | None = None
     auto_revert: bool = True
 
 
@@ -214,6 +238,7 @@ class Service(Named, frozen=True, kw_only=True):
     region: str | None = None
     driver: Literal["raw_exec", "exec", "docker", "podman"] = "raw_exec"
     image: str | None = None
+    engine_cache: str | None = None
     env: dict[str, str] = field(default_factory=dict)
     request_timeout: Seconds = Seconds(300)
     gpu: Gpu | None = None
@@ -232,3 +257,26 @@ class Service(Named, frozen=True, kw_only=True):
     def count(self) -> int:
         """Replicas that a first deployment starts."""
         return self.scaling.min if self.scaling else self.replicas or 1
+
+    def engine_of(self, model: Model) -> str:
+        """The engine that the runtime is told to load: `auto` is TensorRT where a GPU is asked for."""
+        if model.engine != "auto":
+            return model.engine
+        return "tensorrt" if self.gpu and (model.is_plan or model.suffix == ".onnx") else "onnxruntime"
+
+    @property
+    def built(self) -> tuple[Model, ...]:
+        """The models that TensorRT builds a plan of when the first replica of a node starts."""
+        return tuple(model for model in self.models if self.engine_of(model) == "tensorrt" and not model.is_plan)
+
+    @property
+    def healthy_deadline(self) -> Seconds:
+        """How long one replica may take to get healthy; a first build takes minutes, for large models many."""
+        given = self.update.healthy_deadline
+        return Seconds(1800 if self.built else 300) if given is None else given
+
+    @property
+    def progress_deadline(self) -> Seconds:
+        """How long it may take from one replica that gets healthy to the next."""
+        given = self.update.progress_deadline
+        return Seconds(3600 if self.built else 600) if given is None else given

@@ -46,6 +46,7 @@ def write_service(tmp_path_factory: pytest.TempPathFactory) -> WriteService:
         file.write_text(f"""service "{name}" {{
   model "digits" {{
     source = "{MODEL}"
+    engine = "onnxruntime"
   }}
   resources {{
     cpu    = 100

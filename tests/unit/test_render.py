@@ -14,7 +14,7 @@ import pytest
 
 from nomadserve import render, spec
 from nomadserve.language import load_service
-from nomadserve.render import jobs_dir, quote, render_job
+from nomadserve.render import jobs_dir, quote, render_build_job, render_job
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = sorted(path.name.removesuffix(".hcl.j2") for path in GOLDEN.glob("*.hcl.j2"))
@@ -33,6 +33,15 @@ def comparable(job: str) -> str:
 def test_a_service_file_becomes_exactly_this_job(name: str) -> None:
     golden = GOLDEN / f"{name}.nomad.hcl"
     job = comparable(rendered(name))
+    if "NOMADSERVE_UPDATE_GOLDEN" in os.environ:
+        golden.write_text(job, encoding="utf-8")
+    assert job == golden.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["gpu", "tensorrt", "tensorrt_exec"])
+def test_what_builds_ahead_is_exactly_this_job(name: str) -> None:
+    golden = GOLDEN / f"{name}.build.hcl"
+    job = comparable(render_build_job(load_service(GOLDEN / f"{name}.hcl.j2", {"version": "v2"})))
     if "NOMADSERVE_UPDATE_GOLDEN" in os.environ:
         golden.write_text(job, encoding="utf-8")
     assert job == golden.read_text(encoding="utf-8")

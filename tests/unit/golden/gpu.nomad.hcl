@@ -109,7 +109,7 @@ job "vision-v2" {
       env {
         NOMADSERVE_SERVICE              = "vision"
         NOMADSERVE_VERSION              = "v2"
-        NOMADSERVE_MODELS               = "[{\"name\":\"detector\",\"path\":\"$${NOMAD_TASK_DIR}/models/detector.onnx\",\"engine\":\"onnxruntime\",\"max_batch\":64,\"checksum\":\"sha256:abababababababababababababababababababababababababababababababab\"},{\"name\":\"classifier\",\"path\":\"$${NOMAD_TASK_DIR}/models/classifier.onnx\",\"engine\":\"onnxruntime\",\"max_batch\":32,\"threads\":2}]"
+        NOMADSERVE_MODELS               = "[{\"name\":\"detector\",\"path\":\"$${NOMAD_TASK_DIR}/models/detector.onnx\",\"engine\":\"tensorrt\",\"max_batch\":64,\"checksum\":\"sha256:abababababababababababababababababababababababababababababababab\"},{\"name\":\"classifier\",\"path\":\"$${NOMAD_TASK_DIR}/models/classifier.onnx\",\"engine\":\"tensorrt\",\"max_batch\":32,\"threads\":2}]"
         NOMADSERVE_HOST                 = "${NOMAD_IP_http}"
         NOMADSERVE_PORT                 = "${NOMAD_PORT_http}"
         NOMADSERVE_QUEUE_MAX            = "512"

@@ -16,8 +16,8 @@ job "digits-v1" {
     max_parallel      = 1
     health_check      = "checks"
     min_healthy_time  = "2s"
-    healthy_deadline  = "5m"
-    progress_deadline = "10m"
+    healthy_deadline  = "30m"
+    progress_deadline = "1h"
     auto_revert       = true
   }
 
@@ -120,7 +120,7 @@ job "digits-v1" {
       env {
         NOMADSERVE_SERVICE         = "digits"
         NOMADSERVE_VERSION         = "v1"
-        NOMADSERVE_MODELS          = "[{\"name\":\"digits\",\"path\":\"$${NOMAD_TASK_DIR}/models/digits.onnx\",\"engine\":\"onnxruntime\",\"max_batch\":32}]"
+        NOMADSERVE_MODELS          = "[{\"name\":\"digits\",\"path\":\"$${NOMAD_TASK_DIR}/models/digits.onnx\",\"engine\":\"tensorrt\",\"max_batch\":32}]"
         NOMADSERVE_HOST            = "${NOMAD_IP_http}"
         NOMADSERVE_PORT            = "${NOMAD_PORT_http}"
         NOMADSERVE_QUEUE_MAX       = "256"
