@@ -245,6 +245,12 @@ class NomadApi:
         # Nomad says `text/plain` without a charset, which requests takes for Latin-1.
         return response.content.decode("utf-8", "replace") if response.ok else ""
 
+    def task_log_since(self, allocation_id: str, task: str, *, stream: str, offset: int) -> bytes:
+        """A task's log from byte `offset` on; empty where there is nothing more (yet)."""
+        params = {"task": task, "type": stream, "origin": "start", "offset": str(offset), "plain": "true"}
+        response = self._send(f"/v1/client/fs/logs/{allocation_id}", params)
+        return response.content if response.ok else b""
+
     def _get(
         self, path: str, *, params: Mapping[str, str] | None = None, index: int = 0, wait_s: float = 0.0
     ) -> tuple[Any, int]:

@@ -38,6 +38,26 @@ class ReplicaChanged(Event, frozen=True, kw_only=True):
         return f"replica {self.allocation} on {self.node}: {self.state}"
 
 
+class BuildMoved(Event, frozen=True, kw_only=True):
+    """A build on a node begins, or is over."""
+
+    allocation: str
+    node: str
+    state: str
+
+    def __str__(self) -> str:
+        return f"build {self.allocation} on {self.node}: {self.state}"
+
+
+class LogLine(Event, frozen=True, kw_only=True):
+    """What a task said."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return f"  | {self.text}"
+
+
 class DeploymentProgress(Event, frozen=True, kw_only=True):
     """How far the deployment is."""
 
