@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from nomadserve.nomad_api import Job, JobChanged
 from nomadserve.operations import traffic
 from nomadserve.operations.cluster import Cluster
-from nomadserve.operations.events import Done, Event, JobRegistered
+from nomadserve.operations.events import Done, Event, JobRegistered, Note
 from nomadserve.operations.follow import follow
 from nomadserve.operations.gateways import wait_until_served
 from nomadserve.operations.plan import Plan
@@ -42,6 +42,9 @@ def up(cluster: Cluster, plan: Plan, *, is_detached: bool, timeout_s: float) -> 
     evaluation_id = register(cluster, plan) if plan.job_lines else None
     if evaluation_id:
         yield JobRegistered(job_id=service.job_id)
+        if service.built:
+            names = ", ".join(f"`{model.name}`" for model in service.built)
+            yield Note(text=f"TensorRT builds {names} on every node that keeps no plan of it yet: that takes minutes")
     if is_detached:
         yield Done(
             text=f"{service.job_id} is on its way", hint=f"`nomadserve status {service.name}` shows how it fares"

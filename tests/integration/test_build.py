@@ -144,6 +144,12 @@ def test_a_gpu_that_no_node_has_exits_4_and_says_why(
     assert "huge-v1-build" not in [job["ID"] for job in nomad(gpu_cluster, "jobs")]
 
 
+def test_a_deployment_that_builds_says_that_it_takes_its_time(cli: Cli, write: Write, tmp_path: Path) -> None:
+    done = cli("up", "--detach", write("later", write_product(tmp_path / "m.onnx")))
+    assert "TensorRT builds `product` on every node that keeps no plan of it yet: that takes minutes" in done.stderr
+    cli("down", "later", "--yes")
+
+
 def test_a_service_that_builds_nothing_is_refused(cli: Cli, write: Write, tmp_path: Path) -> None:
     file = write("none", write_product(tmp_path / "m.onnx"), more='engine = "onnxruntime"')
     done = cli("build", "--on-cluster", file, check=False)
