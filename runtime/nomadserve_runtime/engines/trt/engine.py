@@ -5,20 +5,17 @@ import os
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
 
 from nomadserve_runtime.config import ModelConfig
 from nomadserve_runtime.engines.trt import cuda, faults
 from nomadserve_runtime.engines.trt.bindings import Bindings, find_bindings
 from nomadserve_runtime.engines.trt.cache import Plan, discard, plan_for
-from nomadserve_runtime.engines.trt.options import BuildOptions
+from nomadserve_runtime.engines.trt.options import options_of
 from nomadserve_runtime.engines.trt.pipeline import Pipeline
 from nomadserve_runtime.engines.trt.signature import signature_of
 from nomadserve_runtime.engines.trt.worker import Done, Worker
-from nomadserve_runtime.errors import WrongSetting
 from nomadserve_runtime.slots import Slot
 
 log = logging.getLogger("nomadserve.tensorrt")
@@ -100,7 +97,7 @@ def load(model: ModelConfig) -> TrtEngine:
 
 
 def _plan(model: ModelConfig) -> Plan:
-    return plan_for(Path(model.path), _options(model), progress=_LogProgress(model.name))
+    return plan_for(Path(model.path), options_of(model), progress=_LogProgress(model.name))
 
 
 def _workers(model: ModelConfig, plan: Plan, bindings: Bindings, gpus: int) -> list[Worker]:
@@ -132,19 +129,6 @@ def _pipeline(model: ModelConfig, plan: Plan, bindings: Bindings, first: Worker 
             warmup=model.warmup,
             has_graphs=os.environ.get(GRAPHS, "1") != "0",
         )
-
-
-def _options(model: ModelConfig) -> BuildOptions:
-    """What a plan of the model must be like."""
-    asked: dict[str, Any] = {"max_batch": model.max_batch, "profiles": model.profiles}
-    if model.precision:
-        asked["precision"] = model.precision
-    try:
-        return msgspec.convert(asked, BuildOptions)
-    except msgspec.ValidationError as error:
-        raise WrongSetting(
-            f"the model `{model.name}` can't be built like that: {error}", hint="docs/tensorrt.md has the keys"
-        ) from error
 
 
 class _LogProgress:
