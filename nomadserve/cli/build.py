@@ -13,27 +13,13 @@ from nomadserve.cli.build_progress import BuildProgress
 from nomadserve.cli.progress import tell
 from nomadserve.cli.quantities import mebibytes
 from nomadserve.cli.service_file import read_service
+from nomadserve.cli.shapes import PRECISIONS, profile
 from nomadserve.errors import NomadserveError, WrongInput
 from nomadserve.operations.build import build_on_cluster
 from nomadserve.operations.cluster import cluster_from
 
 BUILT_WITHIN_S = 3600.0
 EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
-
-
-def profile(text: str) -> dict[str, dict[str, list[int]]]:
-    """`x=1,8:4,8:16,8 mask=…`: for each input the sizes at least, at best and at most."""
-    found: dict[str, dict[str, list[int]]] = {}
-    for part in text.split():
-        name, _, shapes = part.rpartition("=")
-        sizes = [[int(size) if size.isdecimal() else -1 for size in shape.split(",")] for shape in shapes.split(":")]
-        if not name or len(sizes) != 3 or any(size < 0 for shape in sizes for size in shape):
-            raise click.BadParameter(f"`{part}` is no range of shapes; write it as `input=1,8:4,8:16,8` (min:opt:max)")
-        found[name] = dict(zip(("min", "opt", "max"), sizes, strict=True))
-    if not found:
-        raise click.BadParameter("it is empty; write it as `input=1,8:4,8:16,8` (min:opt:max)")
-    return found
 
 
 @click.command()

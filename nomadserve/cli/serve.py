@@ -8,6 +8,7 @@ from typing import Any
 import click
 import msgspec
 
+from nomadserve.cli.shapes import PRECISIONS, profile
 from nomadserve.errors import WrongInput
 
 # Option → variable of the runtime that it sets.
@@ -32,7 +33,7 @@ SWITCHES = {
     "repository": "NOMADSERVE_REPOSITORY",
 }
 # Option → key of the model in NOMADSERVE_MODELS.
-MODEL_KEYS = ("name", "engine", "max_batch", "threads")
+MODEL_KEYS = ("name", "engine", "max_batch", "threads", "warmup", "instances", "precision", "profiles")
 
 
 @click.command()
@@ -41,6 +42,12 @@ MODEL_KEYS = ("name", "engine", "max_batch", "threads")
 @click.option("--engine", help="onnxruntime (default), tensorrt, or fake.")
 @click.option("--max-batch", type=int, help="Rows of the largest batch (default 32).")
 @click.option("--threads", type=int, help="Threads of the engine for one batch; its own choice if left away.")
+@click.option("--warmup", type=int, help="Runs of each batch size before it is timed (default 1).")
+@click.option("--instances", type=int, help="TensorRT: how often the model is set up on each GPU (default 1).")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="TensorRT: that an ONNX file is built with.")
+@click.option(
+    "--profile", "profiles", type=profile, multiple=True, metavar="INPUT=MIN:OPT:MAX", help="TensorRT: shapes to cover."
+)
 @click.option("--service", help="What the service is called; as the model if left away.")
 @click.option("--version", help="Version of the service, in every reply (default dev).")
 @click.option("--host", help="Address to listen on (default 127.0.0.1).")
@@ -72,7 +79,7 @@ def command(model: Path | None, **options: Any) -> int:
 
 def settings(model: Path | None, options: dict[str, Any]) -> dict[str, str]:
     """The variables that the command line sets; options that were not given are None and set nothing."""
-    given = {option: value for option, value in options.items() if value is not None}
+    given = {option: value for option, value in options.items() if value not in (None, ())}
     variables = {VARIABLES[option]: str(value) for option, value in given.items() if option in VARIABLES}
     variables |= {variable: "1" for switch, variable in SWITCHES.items() if given.get(switch)}
     of_model = {key: given[key] for key in MODEL_KEYS if key in given}

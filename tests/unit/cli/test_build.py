@@ -5,7 +5,8 @@ import click
 import pytest
 
 from nomadserve.cli import run
-from nomadserve.cli.build import PRECISIONS, command, profile, wishes_of
+from nomadserve.cli.build import command, wishes_of
+from nomadserve.cli.shapes import PRECISIONS, profile
 from nomadserve.spec import Mebibytes, Model
 
 REFERENCE = (Path(__file__).parents[3] / "docs" / "tensorrt.md").read_text(encoding="utf-8")

@@ -60,6 +60,14 @@ def test_options_set_the_variables_of_the_contract(started_with: dict[str, str])
     }.items() <= started_with.items()
 
 
+def test_what_a_plan_is_asked_for_becomes_keys_of_the_model(started_with: dict[str, str]) -> None:
+    options = "--engine tensorrt --precision fp16 --instances 2 --warmup 5 --profile x=1,8:4,8:16,8"
+    cli.run(["serve", "/m.onnx", *options.split()])
+    (model,) = json.loads(started_with["NOMADSERVE_MODELS"])
+    assert (model["precision"], model["instances"], model["warmup"]) == ("fp16", 2, 5)
+    assert model["profiles"] == [{"x": {"min": [1, 8], "opt": [4, 8], "max": [16, 8]}}]
+
+
 def test_the_environment_is_kept_where_no_option_says_otherwise(
     started_with: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,8 +32,9 @@ def convert_to_fp16(path: Path, folder: Path) -> Path:
         is_large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > INSIDE_NBYTES_MAX
         onnx.save(model, str(target), save_as_external_data=is_large, location=f"{path.name}.weights")
     except Exception as error:  # onnx, protobuf and the converter each have classes of their own
+        reason = (str(error) or repr(error)).splitlines()[0][:300]
         raise WrongSetting(
-            f"`{path.name}` can't be converted to FP16: {str(error).splitlines()[0][:300] if str(error) else error!r}",
+            f"`{path.name}` can't be converted to FP16: {reason}",
             hint="export it in FP16, or `python -m modelopt.onnx.autocast --onnx_path model.onnx` converts it",
         ) from error
     log.info("%s: converted to FP16, inputs and outputs as they were", path.name)
