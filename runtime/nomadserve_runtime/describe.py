@@ -48,7 +48,7 @@ def configuration(model: Model) -> Content:
         "max_batch_size": batcher.rows_max,
         "input": [_tensor_configuration(spec) for spec in batcher.engine.inputs],
         "output": [_tensor_configuration(spec) for spec in batcher.engine.outputs],
-        "instance_group": [{"count": 1}],
+        "instance_group": [{"count": batcher.engine.parallel}],
         "dynamic_batching": {
             "preferred_batch_size": [batcher.engine.batch_max],
             "max_queue_delay_microseconds": round(batcher.delay_s * 1e6),

@@ -41,8 +41,15 @@ class TrtEngine:
         self._workers = workers
 
     def host_array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """Page-locked memory, for every GPU. It is gone after `close`."""
-        return self._workers[0].call(lambda pipeline: pipeline.host_array(shape, dtype))
+        """Page-locked memory, for every GPU. It is gone after `close`.
+
+        Raises:
+            CannotStart: there is not as much.
+        """
+        try:
+            return self._workers[0].call(lambda pipeline: pipeline.host_array(shape, dtype))
+        except cuda.driver.Error as error:
+            raise faults.no_page_locked_memory(shape, dtype, error) from error
 
     def start(self, slot: Slot, rows: int, done: Done) -> None:
         """Give the batch to the GPU that has the fewest."""
@@ -128,6 +135,7 @@ def _pipeline(model: ModelConfig, plan: Plan, bindings: Bindings, first: Worker 
             max_batch=model.max_batch,
             warmup=model.warmup,
             has_graphs=os.environ.get(GRAPHS, "1") != "0",
+            errors=bindings.errors,
         )
 
 

@@ -1,8 +1,11 @@
 """What can go wrong between a plan and a GPU, in words that name the way out."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from nomadserve_runtime.engines.trt import cuda
 from nomadserve_runtime.engines.trt.bindings import Bindings
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
 MEMORY_HINT = "a smaller `max_batch`, fewer `instances`, or a GPU with more memory; `nvidia-smi` shows who else uses it"
+GPU_HINT = "`nvidia-smi` must work on this node, with a driver that is new enough for this TensorRT"
 REBUILD_HINT = (
     "a plan runs on the version of TensorRT and the kind of GPU that it was built with: build it again on this node, "
     "`nomadserve build model.onnx`, or serve the `.onnx` itself"
@@ -30,7 +34,7 @@ def deserialized(bindings: Bindings, plan: Plan, title: str) -> "trt.ICudaEngine
 
     Raises:
         PlanRefused: it was made for something else, or is damaged.
-        CannotStart: the GPU has too little memory for it.
+        CannotStart: the GPU has too little memory for it, or can't be used.
     """
     bindings.errors.clear()
     engine: trt.ICudaEngine | None = bindings.module.Runtime(bindings.logger).deserialize_cuda_engine(plan.data)
@@ -39,6 +43,8 @@ def deserialized(bindings: Bindings, plan: Plan, title: str) -> "trt.ICudaEngine
     said = _said(bindings)
     if _is_about_memory(said):
         raise _no_memory(title, said)
+    if "cuda runtime" in said.lower():
+        raise CannotStart(f"{bindings.title} can't use the GPU: {said}", hint=GPU_HINT)
     origin = _origin(plan.metadata)
     here = f"here is {bindings.title}"
     raise PlanRefused(
@@ -64,6 +70,15 @@ def translated(bindings: Bindings, title: str) -> Iterator[None]:
             f"{title} can't be set up on the GPU: {said}",
             hint="`nvidia-smi` shows whether the GPU is well; a plan built again on this node rules the plan out",
         ) from error
+
+
+def no_page_locked_memory(shape: tuple[int, ...], dtype: np.dtype, error: Exception) -> CannotStart:
+    """A slot of the queue has no place."""
+    mib = math.prod(shape) * dtype.itemsize / 2**20
+    return CannotStart(
+        f"not enough page-locked memory for the queue: {mib:.1f} MiB more can't be had: {error}",
+        hint="a smaller `max_batch` or queue (`--queue-max`, `max` in `queue`), or more `memory` in `resources`",
+    )
 
 
 def _no_memory(title: str, said: str) -> CannotStart:

@@ -13,6 +13,7 @@ Everything here belongs to the engine's thread, but `Flight.wait`.
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ LANES = policy.handed_max(1)
 
 
 class Refused(Exception):
-    """TensorRT does not take a call; it says why in its log."""
+    """TensorRT does not take a call."""
 
 
 class Lane:
@@ -104,6 +105,7 @@ class Pipeline:
     """Build it, and call it, in the engine's thread.
 
     max_batch: rows of the largest batch wanted.  warmup: runs of every batch size before it is timed.
+    errors: what TensorRT called an error.
 
     Attributes:
         engine: what it runs; instances on the same GPU share it.
@@ -124,11 +126,13 @@ class Pipeline:
         max_batch: int,
         warmup: int,
         has_graphs: bool,
+        errors: deque[str],
     ) -> None:
         self.signature = signature
         self.batch_max = batch_max_of(signature.profiles, max_batch)
         self.graph_failures = 0
         self._module = module
+        self._errors = errors
         self.engine = engine
         self._host: list[np.ndarray] = []
         self._copy_in, self._compute, self._copy_out = (cuda.stream() for _ in range(3))
@@ -192,9 +196,11 @@ class Pipeline:
             for array, buffer in zip(slot.outputs, lane.outputs, strict=True):
                 cuda.driver.memcpy_dtoh_async(_bytes(array[:rows]), int(buffer), self._copy_out)
             lane.copied_out.record(self._copy_out)
-        except BaseException:
+        except BaseException as error:
             if not cuda.is_broken():  # waits until nothing of it is left in the streams
                 self._free_lanes.put(place)
+            if isinstance(error, Refused) and self._errors:
+                raise Refused(f"{error}: {' '.join(self._errors[-1].split())}") from error
             raise
         return Flight(lane, self._free_lanes, place)
 
@@ -215,7 +221,7 @@ class Pipeline:
         strategy = self._module.ExecutionContextAllocationStrategy.USER_MANAGED
         context = self.engine.create_execution_context(strategy)
         if context is None:
-            raise Refused("create_execution_context")
+            raise Refused("TensorRT refuses `create_execution_context`")
         context.set_device_memory(int(self._scratch), self._scratch_nbytes)
         stream = self._compute.handle
         require(context.set_optimization_profile_async(candidate.profile, stream), "set_optimization_profile_async")
@@ -263,7 +269,7 @@ class Pipeline:
 def require(is_taken: bool, call: str) -> None:
     """Raise `Refused` where TensorRT did not take a call."""
     if not is_taken:
-        raise Refused(call)
+        raise Refused(f"TensorRT refuses `{call}`")
 
 
 def _bytes(rows: np.ndarray) -> np.ndarray:

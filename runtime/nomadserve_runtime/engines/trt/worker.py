@@ -54,7 +54,11 @@ class Worker:
         # Daemons, so that a forced exit does not wait for a batch.
         self._thread = Thread(target=self._work, args=(opened, open_pipeline), name=f"gpu-{gpu}", daemon=True)
         self._thread.start()
-        self.pipeline = opened.result()
+        try:
+            self.pipeline = opened.result()
+        except BaseException:
+            self._thread.join()  # everything is given back when this returns
+            raise
 
     @property
     def under_way(self) -> int:

@@ -30,6 +30,7 @@ class Machine:
         crashed: whether every call fails from now on.
         capture_fails: whether recording a graph ends with an error.
         memory: address → the bytes there.
+        pinned: pieces of page-locked memory that are out, of `pinned_max`.
         problems: what must never happen, and did.
         threads: those that called CUDA.
         launches: graphs that were launched.
@@ -42,6 +43,7 @@ class Machine:
         self.capture_fails = False
         self.memory: dict[int, np.ndarray] = {}
         self.pinned = 0
+        self.pinned_max = 1000
         self.problems: list[str] = []
         self.threads: set[str] = set()
         self.launches = 0
@@ -238,6 +240,8 @@ def fake_driver(machine: Machine) -> ModuleType:
 
     def pagelocked_empty(shape: int, dtype: Any, order: str = "C", mem_flags: int = 0) -> np.ndarray:
         call("cuMemHostAlloc")
+        if machine.pinned >= machine.pinned_max:
+            raise MemoryError_("cuMemHostAlloc failed: out of memory")
         assert (dtype, mem_flags) == (np.uint8, 1)
         return np.asarray(PagelockedHostAllocation(shape))
 

@@ -215,6 +215,22 @@ def test_a_failed_batch_fails_alone(machine: Machine, tmp_path: Path) -> None:
         assert sums(whole, 8) == [4] * 8
 
 
+def test_a_batch_that_tensorrt_refuses_fails_with_its_words(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOMADSERVE_CUDA_GRAPHS", "0")
+    with opening(machine, write_plan(tmp_path / "m.plan")) as engine:
+        plan = engine._workers[0].pipeline.engine.plan  # type: ignore[attr-defined]
+        plan["is_never_run"] = True
+        refused = Ended(engine, slot_for(engine), 8)
+        assert (
+            str(refused.wait()) == "TensorRT refuses `execute_async_v3`: Error Code 1: Cuda Runtime (invalid argument)"
+        )
+        refused.failure = None
+        plan["is_never_run"] = False
+        assert [Ended(engine, slot_for(engine), 8).wait() for _ in range(3)] == [None] * 3
+
+
 def two_gpus(monkeypatch: pytest.MonkeyPatch, path: Path, **options: Any) -> Any:
     machine = Machine(gpus=2)
     plug_in(monkeypatch, machine)

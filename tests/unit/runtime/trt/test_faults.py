@@ -4,14 +4,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from benchmarks.gpu.networks import bert_base, resnet50
 from nomadserve_runtime.config import ModelConfig
 from nomadserve_runtime.engine import open_engine
-from nomadserve_runtime.engines.trt import bindings, cuda, engine
-from nomadserve_runtime.engines.trt.cache import Plan
+from nomadserve_runtime.engines.trt import bindings, cuda, engine, faults
+from nomadserve_runtime.engines.trt.cache import Plan, plan_for
+from nomadserve_runtime.engines.trt.device import find_gpu
 from nomadserve_runtime.engines.trt.metadata import Metadata
+from nomadserve_runtime.engines.trt.options import BuildOptions
 from nomadserve_runtime.errors import CannotStart, WrongSetting
+from tests.tensorrt_rtx import needs_rtx
+from tests.unit.runtime.models import write_sum_model
 from tests.unit.runtime.trt.fake_cuda import Machine
 from tests.unit.runtime.trt.fake_tensorrt_runtime import write_plan
 from tests.unit.runtime.trt.gpu import opened, opening, plug_in
@@ -127,6 +133,17 @@ def test_an_instance_too_many_gives_the_others_back(machine: Machine, tmp_path: 
     assert (machine.problems, machine.pinned) == ([], 0)
 
 
+def test_too_little_page_locked_memory_for_the_queue(machine: Machine, tmp_path: Path) -> None:
+    with opening(machine, write_plan(tmp_path / "m.plan")) as engine:
+        machine.pinned_max = machine.pinned
+        with pytest.raises(CannotStart) as caught:
+            engine.host_array((8, 2**18), np.dtype(np.float32))
+    assert caught.value.message == (
+        "not enough page-locked memory for the queue: 8.0 MiB more can't be had: cuMemHostAlloc failed: out of memory"
+    )
+    assert "`max_batch`" in caught.value.hint
+
+
 def test_an_engine_that_never_runs(machine: Machine, tmp_path: Path) -> None:
     found = refusal(write_plan(tmp_path / "m.plan", is_never_run=True))
     assert found.message == (
@@ -226,3 +243,33 @@ def test_what_can_not_be_served_is_named(
     assert found.hint
     assert len(machine.streams) == 0, "what is left of it goes in a thread in which no context is current"
     assert machine.problems == []
+
+
+# -- the real TensorRT-RTX, which needs no GPU to refuse ----------------------------------------------------------
+
+
+@needs_rtx
+def test_a_damaged_plan_meets_the_real_tensorrt(rtx: bindings.Bindings, tmp_path: Path) -> None:
+    damaged = Plan(b"\0" * 2000, None, "given", tmp_path / "m.plan")
+    with pytest.raises(faults.PlanRefused, match=r"^TensorRT-RTX 1\..* can't load `m`: .*magicTag"):
+        faults.deserialized(rtx, damaged, "`m`")
+
+
+@needs_rtx
+@pytest.mark.skipif(find_gpu() is not None, reason="there is a GPU here")
+def test_without_a_driver_the_real_tensorrt_blames_no_plan(rtx: bindings.Bindings, tmp_path: Path) -> None:
+    plan = plan_for(write_sum_model(tmp_path / "m.onnx"), BuildOptions(compute_capability="8.9"), progress=None)
+    with pytest.raises(CannotStart, match=r"can't use the GPU: .*CUDA driver version is insufficient") as caught:
+        faults.deserialized(rtx, plan, "`m`")
+    assert not isinstance(caught.value, WrongSetting)
+
+
+@needs_rtx
+@pytest.mark.parametrize("precision", ["tf32", "fp16"])
+def test_the_networks_of_the_benchmark_become_plans(rtx: bindings.Bindings, precision: Any, tmp_path: Path) -> None:
+    for network in (
+        resnet50(tmp_path, size=32, stages=((1, 8), (2, 16))),
+        bert_base(tmp_path, layers=1, width=16, heads=4, length=6, words=50),
+    ):
+        options = BuildOptions(compute_capability="8.9", precision=precision, max_batch=4)
+        assert plan_for(network.path, options, progress=None).data
