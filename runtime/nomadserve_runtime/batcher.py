@@ -40,6 +40,9 @@ from nomadserve_runtime.tensors import is_floating
 
 log = logging.getLogger("nomadserve.batcher")
 
+# All who are refused at the door within this time are told the same time to come back.
+QUEUE_FULL_S = 0.002
+
 
 class Batcher:
     """One model's queue and its engine. Build it, and call it, on the event loop.
@@ -72,6 +75,7 @@ class Batcher:
     ) -> None:
         self.engine = engine
         self.calibration = calibration
+        self._batch_s_max = calibration.batch_s(engine.batch_max) / engine.parallel
         self.rows_max = min(engine.batch_max, queue_max)
         self.in_flight = 0
         self.reading = 0
@@ -92,6 +96,8 @@ class Batcher:
         self._idle = asyncio.Event()
         self._handed = 0
         self._turns = 0
+        self._queue_full = QueueFull(retry_after_s=0.0)
+        self._queue_full_until = -math.inf
         self._launch_planned = False
         self._launch_timer: asyncio.TimerHandle | None = None
         self._expiry_timer: asyncio.TimerHandle | None = None
@@ -129,7 +135,11 @@ class Batcher:
         if self._is_draining:
             return Draining()
         if queue.rows >= queue.rows_max or self.reading + queue.rows + self.running_rows >= self._places:
-            return QueueFull(retry_after_s=self._retry_after_s())
+            now = self._clock()
+            if now >= self._queue_full_until:
+                self._queue_full_until = now + QUEUE_FULL_S
+                self._queue_full = QueueFull(retry_after_s=self._retry_after_s())
+            return self._queue_full
         return None
 
     def check_open(self, rows: int = 1) -> None:
@@ -155,7 +165,7 @@ class Batcher:
             queued_rows=self.queued_rows,
             handed=self._handed,
             capacity=self.engine.batch_max,
-            batch_s=self.calibration.batch_s(self.engine.batch_max) / self.engine.parallel * self.slowness,
+            batch_s=self._batch_s_max * self.slowness,
             running_s=self._clock() - self._busy_since,
             parallel=self.engine.parallel,
         )
@@ -176,8 +186,9 @@ class Batcher:
             self.check_open(ticket.rows)
         now = self._clock()
         deadline_at = ticket.deadline_at
-        if deadline_at < math.inf and (self._handed or queue.rows >= queue.capacity or deadline_at < now):
-            self.check_deadline(deadline_at)  # else it is launched next
+        # The exact answer costs more, and is wanted only where as many batches as there can be ahead take that long.
+        if deadline_at - now < (self._handed + queue.rows // queue.capacity) * self._batch_s_max * self.slowness:
+            self.check_deadline(deadline_at)
         # No await from here on: a reserved row is always a written row.
         ticket.admitted_at = now
         ticket.due_at = policy.due_at(admitted_at=now, priority=ticket.priority) if ticket.priority else now

@@ -9,7 +9,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from email.utils import formatdate
 from http import HTTPStatus
 from typing import Protocol
 from urllib.parse import unquote
@@ -18,7 +17,7 @@ import httptools
 
 from nomadserve_runtime.errors import TooSlow
 from nomadserve_runtime.heads import HEAD_NBYTES_MAX as KNOWN_NBYTES_MAX
-from nomadserve_runtime.heads import KnownHead, KnownHeads
+from nomadserve_runtime.heads import KnownHead, KnownHeads, origin_form, reply_head
 from nomadserve_runtime.request import Request
 from nomadserve_runtime.rest import REST_NBYTES_MIN, Rest, read_less_at_once
 from nomadserve_runtime.rsgi import Exchange, Scope
@@ -32,12 +31,11 @@ HEAD_NBYTES_MAX = 64 * 1024
 # No more heads are learned from a client whose heads were all new, this often one after the other.
 MISSES_MAX = 16
 
+# Of a client that is held back, so much is kept; then nothing more is read.
+KEPT_NBYTES_MAX = 16 * 1024
+
 HEAD_S_MAX = 30.0
 BODY_S_MAX = 120.0
-
-STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
-# Not a status of HTTP's own: nobody reads it, the client has gone.
-STATUS_LINES[499] = "HTTP/1.1 499 Client Closed Request\r\n"
 
 
 class Owner(Protocol):
@@ -79,6 +77,8 @@ class Connection(asyncio.Protocol):
         self._rest: Rest | None = None
         self._task: asyncio.Task[None] | None = None
         self._misses = 0
+        self._is_held = False
+        self._kept = b""  # what came while it was held
 
     # -- what the transport calls ---------------------------------------------------------------------------------
 
@@ -100,6 +100,11 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take the request up, where its head came before, or parse: then all happens in the parser's callbacks."""
+        if self._is_held:
+            self._kept += data
+            if len(self._kept) > KEPT_NBYTES_MAX:
+                self.pause("held")
+            return
         is_between = self._answering is None and self._receiving is None and not self._head_since
         if is_between:
             end = data.find(b"\r\n\r\n", 0, KNOWN_NBYTES_MAX) + 4
@@ -155,7 +160,7 @@ class Connection(asyncio.Protocol):
         self._head_since = 0.0
         parser, target = self._parser, self._target
         if not target.startswith(b"/"):
-            target = _origin_form(target)
+            target = origin_form(target)
         path, _, query = target.decode("latin-1").partition("?")
         if "%" in path:
             path = unquote(path)
@@ -209,8 +214,8 @@ class Connection(asyncio.Protocol):
             return
         if self._owner.is_stopping or not request.keep_alive or request.http_version == "1.0":
             fields = self._with_connection(request, fields)
-        head = f"{STATUS_LINES[status]}{fields}content-length: {len(body)}\r\ndate: {_date()}\r\n\r\n"
-        self._transport.write(head.encode("latin-1") + (b"" if request.method == "HEAD" else body))
+        head = reply_head(status, fields, body_nbytes=len(body))
+        self._transport.write(head if request.method == "HEAD" else head + body)
         if request.is_whole:
             if request.keep_alive and not self._waiting:
                 self._answering = None
@@ -235,6 +240,21 @@ class Connection(asyncio.Protocol):
             self._paused.discard(reason)
             if not self._paused and not self._transport.is_closing():
                 self._transport.resume_reading()
+
+    def hold(self) -> None:
+        """Look at nothing that comes from now on.
+
+        A client sends one more request, and waits: to keep that costs less than to stop reading and to start again.
+        """
+        self._is_held = True
+
+    def let_go(self) -> None:
+        """Go on with what came since."""
+        self._is_held = False
+        self.resume("held")
+        kept, self._kept = self._kept, b""
+        if kept and not self.is_lost:
+            self.data_received(kept)
 
     def abort(self) -> None:
         """Close the connection without another word."""
@@ -355,10 +375,8 @@ class Connection(asyncio.Protocol):
             text = HTTPStatus(status).phrase
             reason = {400: "invalid", 408: "too_slow", 431: "too_large"}[status]
             body = f'{{"error":"{text.lower()}","reason":"{reason}"}}'
-            self._transport.write(
-                f"{STATUS_LINES[status]}content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-                f"connection: close\r\n\r\n{body}".encode()
-            )
+            fields = "content-type: application/json\r\nconnection: close\r\n"
+            self._transport.write(reply_head(status, fields, body_nbytes=len(body)) + body.encode())
         self._transport.close()
 
 
@@ -368,24 +386,3 @@ async def _finish_answer(request: Request, answer: Awaitable[None]) -> None:
     except Exception:
         log.exception("a request failed")
         request.response_bytes(500, [], b"")
-
-
-def _origin_form(target: bytes) -> bytes:
-    """`/path` of a target written as a whole URL, as for a proxy; anything else, such as `*`, stays as it is."""
-    try:
-        url = httptools.parse_url(target)
-    except httptools.HttpParserInvalidURLError:
-        return target
-    return (url.path or b"/") + (b"?" + url.query if url.query else b"")
-
-
-_date_text, _date_at = "", 0
-
-
-def _date() -> str:
-    """Now, for the `date` header; made once a second."""
-    global _date_text, _date_at
-    now = int(time.time())
-    if now != _date_at:
-        _date_text, _date_at = formatdate(now, usegmt=True), now
-    return _date_text

@@ -1,6 +1,18 @@
-"""Heads that came before: a client mostly sends the same one again, and what it says need not be found out twice."""
+"""Heads of requests that came before, and heads of replies.
 
+A client mostly sends the same head again, and what it says need not be found out twice.
+"""
+
+import time
+from email.utils import formatdate
+from http import HTTPStatus
 from typing import Any
+
+import httptools
+
+STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+# Not a status of HTTP's own: nobody reads it, the client has gone.
+STATUS_LINES[499] = "HTTP/1.1 499 Client Closed Request\r\n"
 
 # The most and the longest heads kept: 4 MiB in all.
 HEADS_MAX = 1024
@@ -42,3 +54,26 @@ class KnownHeads(dict[bytes, KnownHead]):
         if len(self) >= HEADS_MAX:
             del self[next(iter(self))]
         self[head] = known
+
+
+def origin_form(target: bytes) -> bytes:
+    """`/path` of a target written as a whole URL, as for a proxy; anything else, such as `*`, stays as it is."""
+    try:
+        url = httptools.parse_url(target)
+    except httptools.HttpParserInvalidURLError:
+        return target
+    return (url.path or b"/") + (b"?" + url.query if url.query else b"")
+
+
+def reply_head(status: int, fields: str, *, body_nbytes: int) -> bytes:
+    """The head of a reply; `fields`: its headers as lines, each with its end, but for length and date."""
+    global _date_text, _date_at
+    now = int(time.time())
+    if now != _date_at:
+        _date_text, _date_at = formatdate(now, usegmt=True), now
+    return f"{STATUS_LINES[status]}{fields}content-length: {body_nbytes}\r\ndate: {_date_text}\r\n\r\n".encode(
+        "latin-1"
+    )
+
+
+_date_text, _date_at = "", 0  # of the last reply: made once a second

@@ -44,6 +44,14 @@ class Line(Protocol):
         """A reason not to read has gone."""
         ...
 
+    def hold(self) -> None:
+        """Look at nothing that comes from now on."""
+        ...
+
+    def let_go(self) -> None:
+        """Go on with what came since."""
+        ...
+
     def abort(self) -> None:
         """Close the connection without another word."""
         ...
@@ -195,12 +203,12 @@ class Request:
             await gone
 
     def hold(self) -> None:
-        """Read nothing more from this client until `let_go`."""
-        self._connection.pause("held")
+        """Look at nothing more of this client until `let_go`."""
+        self._connection.hold()
 
     def let_go(self) -> None:
-        """Go on reading from this client."""
-        self._connection.resume("held")
+        """Go on with this client."""
+        self._connection.let_go()
 
     # -- for the connection ---------------------------------------------------------------------------------------
 

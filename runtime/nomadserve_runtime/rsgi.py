@@ -104,9 +104,9 @@ class Exchange(Protocol):
         ...
 
     def hold(self) -> None:
-        """Read nothing more from this client until `let_go`."""
+        """Look at nothing more of this client until `let_go`."""
         ...
 
     def let_go(self) -> None:
-        """Go on reading from this client."""
+        """Go on with this client."""
         ...

@@ -303,16 +303,43 @@ def test_slow_heads_and_bodies_are_sent_away() -> None:
     talking(test)
 
 
-def test_a_client_that_is_held_is_not_read_from() -> None:
+def test_what_a_held_client_sends_waits_until_it_is_let_go() -> None:
     async def test(talk: Talk) -> None:
-        talk.echo.gate.clear()
         await talk.say(POST + b"abc")
-        talk.connection._answering.hold()  # type: ignore[union-attr]
-        assert talk.wire.is_paused
-        talk.connection._answering.let_go()  # type: ignore[union-attr]
+        assert (await talk.hear()).body == b"abc"
+        talk.connection.hold()
+        await talk.say(POST, b"def", POST + b"ghi")
+        assert (talk.wire.take_answer(), len(talk.echo.heads)) == (None, 1)
+        talk.connection.let_go()
+        assert [(await talk.hear()).body for _ in range(2)] == [b"def", b"ghi"]
+        talk.connection.let_go()
+        assert len(talk.echo.heads) == 3
+
+    talking(test)
+
+
+def test_no_more_than_a_little_is_read_from_a_held_client() -> None:
+    async def test(talk: Talk) -> None:
+        body = bytes(connection.KEPT_NBYTES_MAX)
+        talk.connection.hold()
+        await talk.say(POST.replace(b"3", str(len(body)).encode()))
         assert not talk.wire.is_paused
-        talk.echo.gate.set()
-        assert (await talk.hear()).status == 200
+        await talk.say(body)
+        assert talk.wire.is_paused
+        talk.connection.let_go()
+        assert not talk.wire.is_paused
+        assert (await talk.hear()).body == body
+
+    talking(test)
+
+
+def test_a_held_client_that_hangs_up_is_not_answered() -> None:
+    async def test(talk: Talk) -> None:
+        talk.connection.hold()
+        await talk.say(POST + b"abc")
+        talk.connection.connection_lost(None)
+        talk.connection.let_go()
+        assert talk.echo.heads == []
 
     talking(test)
 

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from nomadserve_runtime import refusal
-from nomadserve_runtime.errors import Draining, QueueFull
+from nomadserve_runtime.errors import Draining, QueueFull, Refused
 from nomadserve_runtime.refusal import Doorman
 
 
@@ -12,11 +12,12 @@ class Client:
     """An exchange that notes what is done to it."""
 
     def __init__(self) -> None:
-        self.replies: list[tuple[int, list[tuple[str, str]], bytes]] = []
+        self.replies: list[tuple[int, dict[str, str], bytes, bool]] = []
         self.is_held = False
 
-    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        self.replies.append((status, headers, body))
+    def response_fields(self, status: int, fields: str, body: bytes, *, is_last: bool) -> None:
+        headers = dict(line.split(": ", 1) for line in fields.split("\r\n")[:-1])
+        self.replies.append((status, headers, body, is_last))
 
     def hold(self) -> None:
         self.is_held = True
@@ -25,16 +26,26 @@ class Client:
         self.is_held = False
 
 
-def refuse(doorman: Doorman, client: Client, *, is_leaving: bool = False, retry_after_s: float = 1.5) -> None:
-    doorman.refuse(QueueFull(retry_after_s=retry_after_s), client, is_leaving=is_leaving)  # type: ignore[arg-type]
+def refuse(
+    doorman: Doorman,
+    client: Client,
+    *,
+    refused: Refused | None = None,
+    is_leaving: bool = False,
+) -> None:
+    doorman.refuse(
+        refused or QueueFull(retry_after_s=1.5),
+        client,  # type: ignore[arg-type]
+        is_leaving=is_leaving,
+    )
 
 
 def test_a_refusal_says_why_and_when_to_come_back() -> None:
     async def test() -> None:
         doorman, client = Doorman([("x-a", "b")]), Client()
         refuse(doorman, client)
-        status, headers, body = client.replies[0]
-        assert (status, dict(headers)["retry-after"], dict(headers)["x-a"]) == (503, "2", "b")
+        status, headers, body, is_last = client.replies[0]
+        assert (status, headers["retry-after"], headers["x-a"], is_last) == (503, "2", "b", False)
         assert msgspec.json.decode(body) == {
             "error": "the queue is full",
             "reason": "queue_full",
@@ -47,9 +58,9 @@ def test_a_refusal_says_why_and_when_to_come_back() -> None:
 def test_a_leaving_replica_closes_the_connections_of_those_it_refuses() -> None:
     async def test() -> None:
         doorman, client = Doorman([]), Client()
-        doorman.refuse(Draining(), client, is_leaving=True)  # type: ignore[arg-type]
-        refuse(doorman, client, is_leaving=False)
-        assert [dict(headers).get("connection") for _, headers, _ in client.replies] == ["close", None]
+        refuse(doorman, client, refused=Draining(), is_leaving=True)
+        refuse(doorman, client)
+        assert [is_last for *_, is_last in client.replies] == [True, False]
 
     asyncio.run(test())
 
@@ -89,7 +100,7 @@ def test_prepared_replies_do_not_pile_up() -> None:
     async def test() -> None:
         doorman = Doorman([])
         for number in range(3 * refusal.PREPARED_MAX):
-            refuse(doorman, Client(), retry_after_s=number / 1000)
+            refuse(doorman, Client(), refused=QueueFull(retry_after_s=number / 1000))
         assert len(doorman._prepared) <= refusal.PREPARED_MAX
 
     asyncio.run(test())
