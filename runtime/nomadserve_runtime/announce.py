@@ -1,6 +1,7 @@
 """What `nomadserve serve` says once it serves: models, their tensors, how fast they are, and a command to try."""
 
 import logging
+import math
 from collections.abc import Mapping
 
 import msgspec
@@ -31,6 +32,10 @@ def _say_model(config: ModelConfig, model: Model) -> None:
     for direction, specs in (("in", engine.inputs), ("out", engine.outputs)):
         for spec in specs:
             log.info("model %s: %s %s", config.name, direction, spec)
+    for profile in engine.profiles:
+        for spec, least, most in zip(engine.inputs, profile.least, profile.most, strict=True):
+            if not spec.is_fixed:
+                log.info("model %s: rows of %s from %s to %s", config.name, spec.name, list(least), list(most))
     for line in calibration.table:
         rate = f"{line.rows / line.seconds:,.0f} rows/s" if line.seconds > 0 else "no time at all"
         log.info("model %s: batch of %d: %.3f ms, %s", config.name, line.rows, line.seconds * 1e3, rate)
@@ -40,15 +45,19 @@ def _say_model(config: ModelConfig, model: Model) -> None:
 
 
 def curl(config: Config, engines: Mapping[str, Engine]) -> str:
-    """A command that works as it stands: one row of zeros for the first model."""
+    """A command that works as it stands: one row of zeros, as small as it may be, for the first model."""
     name, engine = next(iter(engines.items()))
     at = f"http://{_reachable(config.host)}:{config.port}"
-    if sum(spec.row_size for spec in engine.inputs) <= CURL_ELEMENTS_MAX:
+    shapes = engine.profiles[0].least if engine.profiles else tuple(spec.row_shape for spec in engine.inputs)
+    if sum(map(math.prod, shapes)) <= CURL_ELEMENTS_MAX:
         body: dict[str, object] = {} if len(engines) == 1 else {"model": name}
-        rows = {spec.name: np.zeros((1, *spec.row_shape), spec.dtype).tolist() for spec in engine.inputs}
+        rows = {
+            spec.name: np.zeros((1, *shape), spec.dtype).tolist()
+            for spec, shape in zip(engine.inputs, shapes, strict=True)
+        }
         text = msgspec.json.encode(body | {"inputs": rows}).decode().replace("'", r"'\''")
         return f"curl {at}/v1/inference --json '{text}'"
-    if len(engine.inputs) == 1:
+    if len(engine.inputs) == 1 and not engine.profiles:
         nbytes = engine.inputs[0].row_size * engine.inputs[0].dtype.itemsize
         return (
             f"head -c {nbytes} /dev/zero | curl {at}/v2/models/{name}/infer --data-binary @- "

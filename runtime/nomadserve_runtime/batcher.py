@@ -36,7 +36,7 @@ from nomadserve_runtime.errors import (
 from nomadserve_runtime.metrics import ModelMetrics
 from nomadserve_runtime.runner import runner_for
 from nomadserve_runtime.slots import Slot, SlotQueue, Ticket
-from nomadserve_runtime.tensors import is_floating
+from nomadserve_runtime.tensors import rows_not_finite
 
 log = logging.getLogger("nomadserve.batcher")
 
@@ -87,7 +87,12 @@ class Batcher:
         self._latency_target_s = latency_target_s
         self._delay_s_max = delay_s_max
         self._metrics = metrics
-        count = policy.slots_needed(rows_max=queue_max, capacity=engine.batch_max, parallel=engine.parallel)
+        count = policy.slots_needed(
+            rows_max=queue_max,
+            capacity=engine.batch_max,
+            parallel=engine.parallel,
+            kinds=policy.SHAPES_MAX if engine.profiles else 1,
+        )
         self._queue = SlotQueue([slot_for(engine) for _ in range(count)], rows_max=queue_max)
         # Rows that have a place at all: in the queue, and with the engine. No more bodies are read than can get one.
         self._places = queue_max + policy.handed_max(engine.parallel) * engine.batch_max
@@ -184,6 +189,8 @@ class Batcher:
         queue = self._queue
         if self._is_draining or ticket.rows > queue.rows_max - queue.rows:
             self.check_open(ticket.rows)
+        if ticket.shapes and not self._queue.has_place(ticket):
+            raise QueueFull(retry_after_s=self._retry_after_s())
         now = self._clock()
         deadline_at = ticket.deadline_at
         # The exact answer costs more, and is wanted only where as many batches as there can be ahead take that long.
@@ -281,7 +288,7 @@ class Batcher:
         return policy.seconds_until_launch(
             rows=slot.rows,
             capacity=slot.capacity,
-            is_last=len(self._queue.open) == 1,
+            is_last=self._queue.is_last(slot),
             handed=self._handed,
             out=self._queue.out,
             oldest_at=slot.oldest_at,
@@ -347,14 +354,7 @@ class Batcher:
 
     def _note_padding_and_nan(self, slot: Slot, rows: int) -> None:
         self._metrics.padded_rows.value += self.engine.run_rows(rows) - rows
-        for array in slot.outputs:
-            if not is_floating(array.dtype):
-                continue
-            finite = np.isfinite(array[:rows])
-            if not finite.all():
-                bad = rows - int(finite.reshape(rows, -1).all(axis=1).sum())
-                self._metrics.nan_rows.value += bad
-                log.debug("the model answered %d of %d rows with numbers that are not finite", bad, rows)
+        self._metrics.nan_rows.value += sum(rows_not_finite(array[:rows]) for array in slot.outputs)
 
     def _adapt_delay(self, slot: Slot, rows: int) -> None:
         self._delay_s_max = policy.adapted_delay(

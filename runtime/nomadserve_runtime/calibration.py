@@ -17,7 +17,7 @@ from nomadserve_runtime import policy
 from nomadserve_runtime.engine import AheadEngine, Engine, slot_for
 from nomadserve_runtime.interpreter import take_turns
 from nomadserve_runtime.slots import Slot
-from nomadserve_runtime.tensors import is_floating
+from nomadserve_runtime.tensors import RowShapes, is_floating
 
 # Enough for a median that one disturbed run does not move, within a time that nobody waits for.
 RUNS_MAX = 15
@@ -36,11 +36,20 @@ class BatchTime(msgspec.Struct, frozen=True):
     seconds: float
 
 
+class ShapeTimes(msgspec.Struct, frozen=True):
+    """A table for rows of these shapes, one for each input; that of no shapes is for rows that are all alike."""
+
+    shapes: RowShapes
+    table: tuple[BatchTime, ...]
+
+
 class Calibration(msgspec.Struct, frozen=True):
     """What was measured at start.
 
     Attributes:
-        table: by rows, ascending, up to the largest batch; empty where nothing was measured.
+        table: by rows, ascending, up to the largest batch; empty where nothing was measured. Of the usual row shapes,
+            where they may differ.
+        by_shapes: where row shapes may differ, the tables of the smallest, the usual and the largest of each profile.
         hop_s: from a busy event loop to another thread and back.
         is_inline: the event loop computes batches itself.
     """
@@ -48,6 +57,7 @@ class Calibration(msgspec.Struct, frozen=True):
     table: tuple[BatchTime, ...] = ()
     hop_s: float = 0.0
     is_inline: bool = False
+    by_shapes: tuple[ShapeTimes, ...] = ()
 
     def batch_s(self, rows: int) -> float:
         """How long a batch of that many rows takes: as the next larger one that was measured; 0.0 for not measured."""
@@ -73,13 +83,19 @@ async def calibrate(engine: Engine, *, warmup: int = 1) -> Calibration:
     Raises whatever the engine raises: an engine that fails on such rows is not fit to serve.
     """
     sizes = buckets(engine.batch_max)
-    known = {rows: engine.known_seconds(rows) for rows in sizes}
-    if None in known.values():
-        known |= _timed(engine, sizes, warmup=warmup)
-    table = tuple(BatchTime(rows, seconds or 0.0) for rows, seconds in known.items())
+    known = tuple(BatchTime(rows, seconds) for rows in sizes if (seconds := engine.known_seconds(rows)) is not None)
+    is_known = len(known) == len(sizes)
+    measured = [ShapeTimes((), known)] if is_known else _timed(engine, sizes, warmup=warmup)
     hop_s = await measure_hop()
-    is_short = policy.runs_inline(batch_s=table[-1].seconds, hop_s=hop_s, cores=len(os.sched_getaffinity(0)))
-    return Calibration(table, hop_s, is_short and not isinstance(engine, AheadEngine))
+    # The event loop must not stand still for the largest rows either.
+    longest_s = max(times.table[-1].seconds for times in measured)
+    is_short = policy.runs_inline(batch_s=longest_s, hop_s=hop_s, cores=len(os.sched_getaffinity(0)))
+    return Calibration(
+        measured[0].table,
+        hop_s,
+        is_short and not isinstance(engine, AheadEngine),
+        tuple(times for times in measured if times.shapes),
+    )
 
 
 async def measure_hop() -> float:
@@ -138,10 +154,18 @@ def make_up(slot: Slot) -> None:
         array[...] = chance.random(array.shape) if is_floating(array.dtype) else 0
 
 
-def _timed(engine: Engine, sizes: Sequence[int], *, warmup: int) -> dict[int, float]:
+def _timed(engine: Engine, sizes: Sequence[int], *, warmup: int) -> list[ShapeTimes]:
+    """The tables of all row shapes that are worth one, the most usual first."""
     slot = slot_for(engine)
-    make_up(slot)
-    return {rows: median_seconds(partial(engine.run, slot, rows), warmup=warmup) for rows in sizes}
+    usual = [profile.usual for profile in engine.profiles]
+    bounds = [shapes for profile in engine.profiles for shapes in (profile.least, profile.most)]
+    measured = []
+    for shapes in dict.fromkeys([*usual, *bounds] or [()]):
+        slot.take_shapes(shapes)
+        make_up(slot)
+        table = [BatchTime(rows, median_seconds(partial(engine.run, slot, rows), warmup=warmup)) for rows in sizes]
+        measured.append(ShapeTimes(shapes, tuple(table)))
+    return measured
 
 
 def _rows(line: BatchTime) -> int:

@@ -31,7 +31,8 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         instances: how often it is set up on each GPU, to compute as many batches at once.
         warmup: runs of each batch size, before it is timed.
         precision: that an ONNX model is built with for TensorRT; empty for the engine's choice.
-        profiles: that it is built with: input → `min`, `opt`, `max` → shape, with the batch in it.
+        profiles: which shapes its rows may have, where it leaves them open, and what TensorRT builds for: input →
+            `min`, `opt`, `max` → shape, with the batch in it.
     """
 
     name: str
@@ -183,7 +184,7 @@ def _check_model(model: ModelConfig, path: str) -> None:
     if model.checksum and not re.fullmatch(r"sha256:[0-9a-f]{64}", model.checksum):
         raise ValueError(f"has a checksum that is not `sha256:` and 64 hex digits - at `{path}.checksum`")
     if model.engine != "tensorrt":
-        for key, standard in (("instances", 1), ("precision", ""), ("profiles", ())):
+        for key, standard in (("instances", 1), ("precision", "")):
             if getattr(model, key) != standard:
                 raise ValueError(f"sets `{key}`, which only the engine `tensorrt` has - at `{path}.{key}`")
 

@@ -5,8 +5,10 @@ https://github.com/triton-inference-server/server/tree/main/docs/protocol
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
+from nomadserve_runtime.calibration import BatchTime
 from nomadserve_runtime.inference import Model
 from nomadserve_runtime.metrics import ModelMetrics
 from nomadserve_runtime.tensors import TensorSpec
@@ -92,8 +94,23 @@ def _calibration(model: Model) -> Content:
     return {
         "is_inline": calibration.is_inline,
         "hop_ns": _ns(calibration.hop_s),
-        "batches": [{"rows": line.rows, "ns": _ns(line.seconds)} for line in calibration.table],
+        "batches": _batches(calibration.table),
+        **_by_shapes(model),
     }
+
+
+def _batches(table: Sequence[BatchTime]) -> list[Content]:
+    return [{"rows": line.rows, "ns": _ns(line.seconds)} for line in table]
+
+
+def _by_shapes(model: Model) -> Content:
+    """The tables of each row shape that was timed, where they may differ."""
+    names = [spec.name for spec in model.batcher.engine.inputs]
+    tables = [
+        {"row_shapes": dict(zip(names, times.shapes, strict=True)), "batches": _batches(times.table)}
+        for times in model.batcher.calibration.by_shapes
+    ]
+    return {"by_shapes": tables} if tables else {}
 
 
 def _tensor(spec: TensorSpec) -> Content:

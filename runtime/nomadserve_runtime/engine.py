@@ -8,7 +8,7 @@ import numpy as np
 
 from nomadserve_runtime.config import ModelConfig
 from nomadserve_runtime.slots import Slot
-from nomadserve_runtime.tensors import TensorSpec
+from nomadserve_runtime.tensors import Profile, RowShapes, TensorSpec, largest
 
 # Name in the configuration → module in `engines/`, whose `load` opens the file of a model.
 MODULES = {"onnxruntime": "ort", "tensorrt": "trt.engine", "fake": "fake"}
@@ -23,6 +23,9 @@ class Engine(Protocol):
         outputs: the same for the outputs.
         batch_max: rows of the largest batch it runs.
         parallel: how many batches it computes at the same time.
+        profiles: the row shapes that it takes, where they may differ from request to request; else none.
+        output_shapes_max: row shapes of the largest outputs, where they may differ; empty where nobody knows: then it
+            puts arrays of its own into `Slot.outputs`.
     """
 
     platform: str
@@ -30,6 +33,8 @@ class Engine(Protocol):
     outputs: tuple[TensorSpec, ...]
     batch_max: int
     parallel: int
+    profiles: tuple[Profile, ...]
+    output_shapes_max: RowShapes
 
     def host_array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Host memory that this engine reads and writes fastest; its content is arbitrary."""
@@ -38,6 +43,8 @@ class Engine(Protocol):
     def run(self, slot: Slot, rows: int) -> None:
         """Compute rows [0, rows) of `slot.inputs` into the same rows of `slot.outputs`. Blocks until written.
 
+        Where row shapes may differ, all rows of a batch have the same, and the arrays have just these; where those of
+        the outputs may, the engine lays them out (`Slot.shape_outputs`) or replaces `Slot.outputs`.
         May change input rows from `rows` on, to pad. Whatever it raises fails this batch only, but for `EngineLost`.
         """
         ...
@@ -89,4 +96,11 @@ def open_engine(model: ModelConfig) -> Engine:
 
 def slot_for(engine: Engine) -> Slot:
     """A slot for the largest batch, in the memory of the engine."""
-    return Slot(inputs=engine.inputs, outputs=engine.outputs, capacity=engine.batch_max, host_array=engine.host_array)
+    return Slot(
+        inputs=engine.inputs,
+        outputs=engine.outputs,
+        capacity=engine.batch_max,
+        host_array=engine.host_array,
+        input_shapes_max=largest(engine.inputs, engine.profiles) if engine.profiles else (),
+        output_shapes_max=engine.output_shapes_max,
+    )

@@ -109,7 +109,7 @@ class Call(Ticket):
         arrived_at: float,
     ) -> None:
         timeout_s = min(query.timeout_s, head.timeout_s, inference.timeout_s)
-        super().__init__(query.rows, deadline_at=arrived_at + timeout_s, priority=query.priority)
+        super().__init__(query.rows, deadline_at=arrived_at + timeout_s, priority=query.priority, shapes=query.shapes)
         self.inference = inference
         self.model = model
         self.form = form

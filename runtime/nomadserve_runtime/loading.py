@@ -50,7 +50,12 @@ async def start_model(
     if isinstance(engine, AheadEngine):
         metrics.cuda_graph_failures.inc(engine.graph_failures)
     wire = ModelWire(
-        name, version=config.version, inputs=engine.inputs, outputs=engine.outputs, rows_max=batcher.rows_max
+        name,
+        version=config.version,
+        inputs=engine.inputs,
+        outputs=engine.outputs,
+        rows_max=batcher.rows_max,
+        profiles=engine.profiles,
     )
     return Model(name, wire, batcher, metrics)
 

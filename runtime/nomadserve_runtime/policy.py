@@ -6,6 +6,10 @@ import math
 # loop, so this holds a launch back only if reading a reply stalls.
 READ_MAX = 2
 
+# How many different row shapes may wait at the same time, each with the whole queue for itself if it comes to that. A
+# request of one shape more is refused while no slot is free.
+SHAPES_MAX = 16
+
 # A refused client comes back at once where nothing was measured yet, and within a minute whatever was measured.
 RETRY_AFTER_S_UNMEASURED = 1.0
 RETRY_AFTER_S_MAX = 60.0
@@ -45,18 +49,21 @@ def out_max(parallel: int) -> int:
     return handed_max(parallel) + READ_MAX
 
 
-def slots_needed(*, rows_max: int, capacity: int, parallel: int = 1) -> int:
+def slots_needed(*, rows_max: int, capacity: int, parallel: int = 1, kinds: int = 1) -> int:
     """How many slots make `rows_max` an exact limit, whatever the sizes of the requests.
+
+    kinds: how many different row shapes are queued at the same time; rows of different shapes never share a slot.
 
     A request never spans slots, so slots can't always be filled to the last row. But the last slots are opened only for
     a request that fits into no open one, and slots that thin out (requests expire, clients hang up) are merged before
-    the last free slot is gone. So when no slot is free, any two open slots hold more than `capacity` rows together. If
-    m slots are open, rows_max > floor(m / 2) × capacity, hence m ≤ 2 × ceil(rows_max / capacity) - 1. Each holds at
-    least one row, too: m ≤ rows_max. The rest are the slots away from the queue (`out_max`).
+    the last free slot is gone. So when no slot is free, any two open slots of a kind hold more than `capacity` rows
+    together. If m slots of a kind hold r rows, r > floor(m / 2) × capacity, so m ≤ 2 × floor((r - 1) / capacity) + 1.
+    All kinds together: 2 × (ceil(rows_max / capacity) - 1) + kinds. Each slot holds at least one row, too, so they are
+    no more than `rows_max`. The rest are the slots away from the queue (`out_max`).
     """
     assert rows_max > 0
     assert capacity > 0
-    return min(rows_max, 2 * math.ceil(rows_max / capacity) - 1) + out_max(parallel)
+    return min(rows_max, 2 * math.ceil(rows_max / capacity) - 2 + kinds) + out_max(parallel)
 
 
 def seconds_until_launch(

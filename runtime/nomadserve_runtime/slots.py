@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from nomadserve_runtime.errors import Fault
-from nomadserve_runtime.tensors import TensorSpec
+from nomadserve_runtime.tensors import RowShapes, TensorSpec
 
 HostArray = Callable[[tuple[int, ...], np.dtype], np.ndarray]
 
@@ -31,9 +31,16 @@ class Stage(enum.Enum):
 class Slot:
     """The host memory of one batch: rows of every input and output.
 
+    Where the row shapes of a model differ from request to request, its memory is as large as the largest rows take,
+    and all rows of one batch have the same shapes.
+
+    input_shapes_max, output_shapes_max: of the largest rows, where they may differ. Without them, there is no memory
+        for outputs that differ: the engine brings its own.
+
     Attributes:
         inputs: one array per input, in the order of the model; shape (capacity, *row_shape).
-        outputs: the same for the outputs.
+        outputs: the same for the outputs. Where they differ, the engine says with each batch what they are.
+        shapes: row shapes of the inputs that it holds, where they may differ; else empty.
         rows: rows that requests hold, never more than `capacity`. Dense at the start of the arrays once taken.
         tickets: the requests that hold rows, in the order in which they came in.
         due_at: when it is this slot's turn: the soonest turn of any request that it took in, monotonic seconds.
@@ -48,11 +55,14 @@ class Slot:
         outputs: Sequence[TensorSpec],
         capacity: int,
         host_array: HostArray,
+        input_shapes_max: RowShapes = (),
+        output_shapes_max: RowShapes = (),
     ) -> None:
         assert capacity > 0
         self.capacity = capacity
-        self.inputs = tuple(host_array((capacity, *spec.row_shape), spec.dtype) for spec in inputs)
-        self.outputs = tuple(host_array((capacity, *spec.row_shape), spec.dtype) for spec in outputs)
+        self._input_memory = self.inputs = _memory(inputs, input_shapes_max, capacity, host_array)
+        self._output_memory = self.outputs = _memory(outputs, output_shapes_max, capacity, host_array)
+        self.shapes: RowShapes = ()
         self.rows = 0
         self.tickets: dict[Ticket, None] = {}
         self.stage = Stage.FREE
@@ -79,10 +89,23 @@ class Slot:
         """When the oldest request in it was admitted, monotonic seconds."""
         return next(iter(self.tickets)).admitted_at
 
+    def take_shapes(self, shapes: RowShapes) -> None:
+        """Lay the memory of an empty slot out for rows of these shapes, one after the other without gaps."""
+        assert not self.tickets
+        if shapes == self.shapes:
+            return
+        self.shapes = shapes
+        self.inputs = _laid_out(self._input_memory, shapes, self.capacity)
+
+    def shape_outputs(self, shapes: RowShapes) -> None:
+        """Lay the memory of the outputs out for rows of these shapes. Called by the engine, while it has the slot."""
+        self.outputs = _laid_out(self._output_memory, shapes, self.capacity)
+
     def add(self, ticket: "Ticket") -> None:
         """Give `ticket` the next rows; closes holes first where the end is reached."""
         rows = ticket.rows
         assert self.rows + rows <= self.capacity
+        assert ticket.shapes == self.shapes
         if self._end + rows > self.capacity:
             self.close_holes()
         ticket.slot = self
@@ -132,21 +155,34 @@ class Ticket:
         rows: how many rows it holds, from `start` on in `slot`.
         deadline_at: monotonic seconds after which its batch must not be launched; infinite for none.
         priority: 0 for none given; 1 goes first, larger numbers later.
+        shapes: row shapes of its inputs, where they may differ from request to request; else empty.
         admitted_at: monotonic seconds.
         due_at: when it is its turn: monotonic seconds, moved by its priority.
         is_answered: its answer was told; only the batcher says so.
         fault: why it has no answer; None where it has one.
     """
 
-    __slots__ = ("admitted_at", "deadline_at", "due_at", "fault", "is_answered", "priority", "rows", "slot", "start")
+    __slots__ = (
+        "admitted_at",
+        "deadline_at",
+        "due_at",
+        "fault",
+        "is_answered",
+        "priority",
+        "rows",
+        "shapes",
+        "slot",
+        "start",
+    )
 
     slot: Slot
     start: int
     admitted_at: float
     due_at: float
 
-    def __init__(self, rows: int, *, deadline_at: float = math.inf, priority: int = 0) -> None:
+    def __init__(self, rows: int, *, deadline_at: float = math.inf, priority: int = 0, shapes: RowShapes = ()) -> None:
         self.rows = rows
+        self.shapes = shapes
         self.deadline_at = deadline_at
         self.priority = priority
         self.is_answered = False
@@ -174,7 +210,8 @@ class Ticket:
 class SlotQueue:
     """All slots of a model; at most `rows_max` rows are queued, and exactly that many can be.
 
-    slots: as many as `policy.slots_needed` says, all alike.
+    slots: as many as `policy.slots_needed` says, all alike. Where row shapes differ, that many can be sure of a place
+        only as long as no more different ones are queued than that function was told.
 
     Attributes:
         rows: queued now: reserved, and not taken for the engine.
@@ -203,7 +240,7 @@ class SlotQueue:
     def reserve(self, ticket: Ticket) -> None:
         """Give `ticket` rows in the first open slot of its priority that has room, else in a new one.
 
-        Where no slot is left, any that has room takes it.
+        Where no slot is left, any that has room takes it. Rows of different shapes never share a slot.
         """
         rows = ticket.rows
         assert 0 < rows <= self.capacity
@@ -213,6 +250,15 @@ class SlotQueue:
         self.rows += rows
         if slot.rows == self.capacity:
             del self._roomy[slot]
+
+    def has_place(self, ticket: Ticket) -> bool:
+        """Whether a slot can be had for a ticket whose rows fit under the limit. Sure, but for too many shapes."""
+        is_room = any(slot.free_rows >= ticket.rows and slot.shapes == ticket.shapes for slot in self._roomy)
+        return is_room or bool(self._free) or self._to_merge() is not None
+
+    def is_last(self, slot: Slot) -> bool:
+        """Whether no other open slot takes the same kind of rows as this open one."""
+        return len(self.open) == 1 or sum(other.shapes == slot.shapes for other in self.open) == 1
 
     def holds(self, ticket: Ticket) -> bool:
         """Whether the ticket is queued: not yet with the engine, and not taken out."""
@@ -257,19 +303,20 @@ class SlotQueue:
         anyone = None
         rows_max = self.capacity - ticket.rows
         for slot, priority in self._roomy.items():
-            if slot.rows <= rows_max:
+            if slot.rows <= rows_max and slot.shapes == ticket.shapes:
                 if priority == ticket.priority:
                     return slot
                 anyone = slot
-        return anyone if anyone is not None and not self._free else self._open_slot(ticket.priority)
+        return anyone if anyone is not None and not self._free else self._open_slot(ticket)
 
-    def _open_slot(self, priority: int) -> Slot:
+    def _open_slot(self, ticket: Ticket) -> Slot:
         if not self._free:
             self._merge_two()
         slot = self._free.pop()
+        slot.take_shapes(ticket.shapes)
         slot.stage = Stage.OPEN
         self.open.append(slot)
-        self._roomy[slot] = priority
+        self._roomy[slot] = ticket.priority
         return slot
 
     def _close_slot(self, slot: Slot, stage: Stage) -> None:
@@ -284,13 +331,48 @@ class SlotQueue:
             self._roomy.pop(slot, None)
 
     def _merge_two(self) -> None:
-        """Make a free slot of the two emptiest; `policy.slots_needed` says why they fit into one."""
-        older, younger = sorted(heapq.nsmallest(2, self.open, key=lambda slot: slot.rows), key=self.open.index)
+        """Make a free slot of the two emptiest of a kind; `policy.slots_needed` says why they fit into one."""
+        pair = self._to_merge()
+        assert pair is not None
+        older, younger = sorted(pair, key=self.open.index)
         older.absorb(younger)
         self._close_slot(younger, Stage.FREE)
         self._free.append(younger)
         self._note_room(older, self._roomy[older])
 
+    def _to_merge(self) -> list[Slot] | None:
+        """Two open slots for rows of the same shapes that fit into one; None where there are none."""
+        kinds: dict[RowShapes, list[Slot]] = {}
+        for slot in self.open:
+            kinds.setdefault(slot.shapes, []).append(slot)
+        pairs = [heapq.nsmallest(2, slots, key=_rows) for slots in kinds.values() if len(slots) > 1]
+        emptiest = min(pairs, key=_rows_of_all, default=None)
+        return emptiest if emptiest is not None and _rows_of_all(emptiest) <= self.capacity else None
+
+
+def _memory(
+    specs: Sequence[TensorSpec], shapes_max: RowShapes, capacity: int, host_array: HostArray
+) -> tuple[np.ndarray, ...]:
+    """One array per tensor; an empty one where nobody says how large its rows get."""
+    largest = shapes_max or [spec.row_shape if spec.is_fixed else (0,) for spec in specs]
+    return tuple(host_array((capacity, *shape), spec.dtype) for spec, shape in zip(specs, largest, strict=True))
+
+
+def _laid_out(memory: Sequence[np.ndarray], shapes: RowShapes, capacity: int) -> tuple[np.ndarray, ...]:
+    """Views on the start of each memory: `capacity` rows of these shapes, one after the other without gaps."""
+    return tuple(
+        array.reshape(-1)[: capacity * math.prod(shape)].reshape(capacity, *shape)
+        for array, shape in zip(memory, shapes, strict=True)
+    )
+
 
 def _due_at(slot: Slot) -> float:
     return slot.due_at
+
+
+def _rows(slot: Slot) -> int:
+    return slot.rows
+
+
+def _rows_of_all(slots: Sequence[Slot]) -> int:
+    return sum(map(_rows, slots))

@@ -4,11 +4,14 @@
      "outputs": [{"name": "y", "datatype": "FP32", "shape": [2]}],
      "delay_ms": 20, "delay_ms_per_row": 0.5, "fail_on": 666, "calibrated_ms": 5}
 
-Shapes are those of one row. Element i of an output row is the sum over all elements of all inputs of that row, plus i.
+Shapes are those of one row; -1 in those of inputs may differ from request to request, within the profiles of the
+configuration; in those of outputs it stands for the first such size of the inputs. Element i of an output row is the
+sum over all elements of all inputs of that row, plus i.
 A batch fails where the first element of one of its rows, in the first input, equals `fail_on`. `calibrated_ms` is what
 calibration finds for every batch, where that shall differ from what batches take later.
 """
 
+import math
 import time
 from pathlib import Path
 from typing import Annotated
@@ -17,9 +20,10 @@ import msgspec
 import numpy as np
 
 from nomadserve_runtime.config import ModelConfig
+from nomadserve_runtime.engines.profiles import batch_max_of, profiles_of
 from nomadserve_runtime.errors import WrongSetting
 from nomadserve_runtime.slots import Slot
-from nomadserve_runtime.tensors import DTYPES, TensorSpec
+from nomadserve_runtime.tensors import DTYPES, VARIABLE, Profile, RowShape, TensorSpec
 
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 
@@ -28,12 +32,14 @@ class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One input or output, as the file writes it."""
 
     name: str
-    shape: tuple[Annotated[int, msgspec.Meta(ge=1)], ...]
+    shape: tuple[Annotated[int, msgspec.Meta(ge=-1)], ...]
     datatype: str = "FP32"
 
     def __post_init__(self) -> None:
         if self.datatype not in DTYPES:
             raise ValueError(f"unknown datatype `{self.datatype}`")
+        if 0 in self.shape:
+            raise ValueError("a size of 0")
 
     def spec(self) -> TensorSpec:
         """The same as a `TensorSpec`."""
@@ -59,11 +65,13 @@ class FakeEngine:
 
     platform = "nomadserve_fake"
     parallel = 1
+    output_shapes_max = ()
 
-    def __init__(self, behaviour: Behaviour, *, batch_max: int) -> None:
+    def __init__(self, behaviour: Behaviour, *, batch_max: int, profiles: tuple[Profile, ...] = ()) -> None:
         self.inputs = tuple(tensor.spec() for tensor in behaviour.inputs)
         self.outputs = tuple(tensor.spec() for tensor in behaviour.outputs)
         self.batch_max = batch_max
+        self.profiles = profiles
         self._behaviour = behaviour
 
     def host_array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -80,9 +88,24 @@ class FakeEngine:
         totals = np.zeros(rows)
         for array in slot.inputs:
             totals += array[:rows].reshape(rows, -1).sum(axis=1, dtype=np.float64)
+        outputs = []
         for spec, array in zip(self.outputs, slot.outputs, strict=True):
-            values = totals[:, None] + np.arange(spec.row_size)
-            array[:rows] = values.reshape(rows, *spec.row_shape).astype(spec.dtype)
+            shape = spec.row_shape if spec.is_fixed else self._shape_of(spec, slot)
+            values = (totals[:, None] + np.arange(math.prod(shape))).reshape(rows, *shape).astype(spec.dtype)
+            if spec.is_fixed:
+                array[:rows] = values
+            outputs.append(array if spec.is_fixed else values)
+        slot.outputs = tuple(outputs)
+
+    def _shape_of(self, spec: TensorSpec, slot: Slot) -> RowShape:
+        shapes = zip(self.inputs, slot.inputs, strict=True)
+        sizes = [
+            size
+            for tensor, array in shapes
+            for wanted, size in zip(tensor.row_shape, array.shape[1:], strict=True)
+            if wanted == VARIABLE
+        ]
+        return tuple(sizes[0] if size == VARIABLE else size for size in spec.row_shape)
 
     def run_rows(self, rows: int) -> int:
         """No batch is padded."""
@@ -110,4 +133,6 @@ def load(model: ModelConfig) -> FakeEngine:
             f"`{path}` does not describe a fake model: {error}",
             hint='a small one: {"inputs": [{"name": "x", "shape": [4]}], "outputs": [{"name": "y", "shape": [2]}]}',
         ) from error
-    return FakeEngine(behaviour, batch_max=model.max_batch)
+    inputs = [tensor.spec() for tensor in behaviour.inputs]
+    profiles = profiles_of(model.profiles, inputs, title=f"`{path}`")
+    return FakeEngine(behaviour, batch_max=batch_max_of(model.profiles, model.max_batch), profiles=profiles)

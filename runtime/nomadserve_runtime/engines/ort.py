@@ -1,4 +1,4 @@
-"""ONNX Runtime: any ONNX model whose first dimension is the batch and whose other dimensions are fixed.
+"""ONNX Runtime: any ONNX model whose first dimension is the batch; profiles bound the others that are not fixed.
 
 CUDA is used where the installed onnxruntime has it (not tried on a GPU yet), else the CPU.
 A model with a fixed batch size k runs batches of exactly k: rows that no request fills are zeros.
@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from nomadserve_runtime.config import ModelConfig
+from nomadserve_runtime.engines.profiles import batch_max_of, profiles_of
 from nomadserve_runtime.errors import CannotStart, WrongSetting
 from nomadserve_runtime.slots import Slot
-from nomadserve_runtime.tensors import TensorSpec
+from nomadserve_runtime.tensors import VARIABLE, Profile, RowShape, RowShapes, TensorSpec
 
 log = logging.getLogger("nomadserve.ort")
 
@@ -35,7 +36,7 @@ DATATYPES = {
     "tensor(double)": "FP64",
 }
 
-FIXED_SHAPES_HINT = "export the model with the batch as its only dynamic dimension, and first in every tensor"
+BATCH_HINT = "export the model with the batch as the first dimension of every tensor, dynamic or the same in all"
 
 
 class OrtEngine:
@@ -47,6 +48,7 @@ class OrtEngine:
 
     platform = "onnxruntime_onnx"
     parallel = 1
+    output_shapes_max = ()
 
     def __init__(
         self,
@@ -56,11 +58,14 @@ class OrtEngine:
         outputs: tuple[TensorSpec, ...],
         batch_max: int,
         is_fixed_batch: bool,
+        profiles: tuple[Profile, ...] = (),
     ) -> None:
         self.inputs = inputs
         self.outputs = outputs
         self.batch_max = batch_max
         self.is_fixed_batch = is_fixed_batch
+        self.profiles = profiles
+        self._are_outputs_fixed = all(spec.is_fixed for spec in outputs)
         self._session = session
 
     def host_array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -76,9 +81,14 @@ class OrtEngine:
             # Zeros, not what an earlier batch left: a row that made it fail must not fail this one too.
             array[rows:run_rows] = 0
             batch[spec.name] = array[:run_rows]
-        for spec, array, result in zip(self.outputs, slot.outputs, self._session.run(None, batch), strict=True):
-            if result.shape != (run_rows, *spec.row_shape):
+        results = self._session.run(None, batch)
+        for spec, result in zip(self.outputs, results, strict=True):
+            if result.shape != (run_rows, *spec.row_shape) and not _fits(spec, result, run_rows):
                 raise RuntimeError(f"output `{spec.name}` came out as {list(result.shape)} for {run_rows} rows")
+        if not self._are_outputs_fixed:
+            slot.outputs = tuple(results)
+            return
+        for array, result in zip(slot.outputs, results, strict=True):
             array[:rows] = result[:rows]
 
     def run_rows(self, rows: int) -> int:
@@ -101,9 +111,16 @@ def load(model: ModelConfig) -> OrtEngine:
     fixed_batch = _fixed_batch(path, session.get_inputs())
     if fixed_batch and fixed_batch != batch_max:
         log.info("%s has a fixed batch size of %d, which takes the place of max_batch", path.name, fixed_batch)
-    batch_max = fixed_batch or batch_max
-    outputs = _output_specs(path, session, inputs, rows=batch_max)
-    return OrtEngine(session, inputs=inputs, outputs=outputs, batch_max=batch_max, is_fixed_batch=bool(fixed_batch))
+    profiles = profiles_of(model.profiles, inputs, title=f"`{path}`")
+    batch_max = fixed_batch or batch_max_of(model.profiles, batch_max)
+    return OrtEngine(
+        session,
+        inputs=inputs,
+        outputs=_output_specs(path, session, inputs, profiles, rows=batch_max),
+        batch_max=batch_max,
+        is_fixed_batch=bool(fixed_batch),
+        profiles=profiles,
+    )
 
 
 def _open_session(path: Path, *, threads: int) -> Any:
@@ -134,13 +151,17 @@ def _open_session(path: Path, *, threads: int) -> Any:
 
 def _input_spec(path: Path, node: Any) -> TensorSpec:
     datatype = _datatype(path, node, "input")
-    if not node.shape or not all(isinstance(size, int) for size in node.shape[1:]):
-        raise WrongSetting(
-            f"input `{node.name}` of `{path}` has the shape {_shape(node.shape)}: only the first dimension, the batch, "
-            "may be dynamic",
-            hint=FIXED_SHAPES_HINT,
-        )
-    return TensorSpec(node.name, datatype, tuple(node.shape[1:]))
+    if not node.shape:
+        raise WrongSetting(f"input `{node.name}` of `{path}` has no dimension for the batch", hint=BATCH_HINT)
+    return _spec(node, datatype, [size if isinstance(size, int) else VARIABLE for size in node.shape[1:]])
+
+
+def _spec(node: Any, datatype: str, row_shape: Sequence[int]) -> TensorSpec:
+    """With the names that the model gives to open dimensions."""
+    declared = [size if isinstance(size, str) else "" for size in node.shape[1:]]
+    are_named = len(declared) == len(row_shape) and VARIABLE in row_shape
+    names = [name if size == VARIABLE else "" for name, size in zip(declared, row_shape, strict=False)]
+    return TensorSpec(node.name, datatype, tuple(row_shape), tuple(names) if are_named else ())
 
 
 def _datatype(path: Path, node: Any, kind: str) -> str:
@@ -158,33 +179,74 @@ def _fixed_batch(path: Path, nodes: Sequence[Any]) -> int:
     sizes = {node.shape[0] for node in nodes if isinstance(node.shape[0], int)}
     if len(sizes) > 1:
         shapes = ", ".join(f"`{node.name}` {_shape(node.shape)}" for node in nodes)
-        raise WrongSetting(f"the inputs of `{path}` differ in their batch size: {shapes}", hint=FIXED_SHAPES_HINT)
+        raise WrongSetting(f"the inputs of `{path}` differ in their batch size: {shapes}", hint=BATCH_HINT)
     return sizes.pop() if sizes else 0
 
 
-def _output_specs(path: Path, session: Any, inputs: Sequence[TensorSpec], *, rows: int) -> tuple[TensorSpec, ...]:
-    """Specs of the outputs, their shapes as a batch of zeros yields them: declared ones are often symbolic."""
-    batch = {spec.name: np.zeros((rows, *spec.row_shape), spec.dtype) for spec in inputs}
+def _output_specs(
+    path: Path, session: Any, inputs: Sequence[TensorSpec], profiles: Sequence[Profile], *, rows: int
+) -> tuple[TensorSpec, ...]:
+    """Specs of the outputs, their shapes as batches of zeros yield them: declared ones are often symbolic.
+
+    What differs between the smallest rows and the largest is left open; and so is what the model leaves open itself,
+    where its rows may differ.
+    """
     nodes = session.get_outputs()
     datatypes = [_datatype(path, node, "output") for node in nodes]
+    fixed = tuple(spec.row_shape for spec in inputs)
+    tried = [shapes for each in profiles for shapes in (each.usual, each.least, each.most)] or [fixed]
+    found = [_output_shapes(path, session, inputs, shapes, rows=rows) for shapes in dict.fromkeys(tried)]
+    return tuple(
+        _spec(node, datatype, _common(node, [shapes[place] for shapes in found], is_open=bool(profiles)))
+        for place, (node, datatype) in enumerate(zip(nodes, datatypes, strict=True))
+    )
+
+
+def _output_shapes(
+    path: Path, session: Any, inputs: Sequence[TensorSpec], shapes: RowShapes, *, rows: int
+) -> list[RowShape]:
+    batch = {spec.name: np.zeros((rows, *shape), spec.dtype) for spec, shape in zip(inputs, shapes, strict=True)}
     try:
         arrays = session.run(None, batch)
     except Exception as error:
         raise WrongSetting(
-            f"`{path}` fails on {rows} rows of zeros: {_first_line(error)}",
+            f"`{path}` fails on {rows} rows of zeros{_of(shapes, inputs)}: {_first_line(error)}",
             hint=f"check that the model takes batches of {rows}, or set a smaller `max_batch`",
         ) from error
-    for node, array in zip(nodes, arrays, strict=True):
+    for node, array in zip(session.get_outputs(), arrays, strict=True):
         if array.ndim == 0 or array.shape[0] != rows:
             raise WrongSetting(
                 f"output `{node.name}` of `{path}` has the shape {list(array.shape)} for {rows} rows: its first "
                 "dimension must be the batch",
-                hint=FIXED_SHAPES_HINT,
+                hint=BATCH_HINT,
             )
+    return [tuple(array.shape[1:]) for array in arrays]
+
+
+def _common(node: Any, shapes: Sequence[RowShape], *, is_open: bool) -> RowShape:
+    """What these shapes of one output have in common."""
+    if len({len(shape) for shape in shapes}) > 1:
+        raise WrongSetting(
+            f"output `{node.name}` differs in its number of dimensions: {', '.join(map(_shape, shapes))}",
+            hint="make profiles for which it does not, or change the model",
+        )
+    declared = list(node.shape[1:]) if len(node.shape) == 1 + len(shapes[0]) else [None] * len(shapes[0])
     return tuple(
-        TensorSpec(node.name, datatype, tuple(array.shape[1:]))
-        for node, datatype, array in zip(nodes, datatypes, arrays, strict=True)
+        sizes[0] if len(set(sizes)) == 1 and (isinstance(said, int) or not is_open) else VARIABLE
+        for said, *sizes in zip(declared, *shapes, strict=True)
     )
+
+
+def _of(shapes: RowShapes, inputs: Sequence[TensorSpec]) -> str:
+    if all(spec.is_fixed for spec in inputs):
+        return ""
+    return " of the shapes " + ", ".join(
+        f"`{spec.name}` {list(shape)}" for spec, shape in zip(inputs, shapes, strict=True)
+    )
+
+
+def _fits(spec: TensorSpec, result: np.ndarray, rows: int) -> bool:
+    return result.ndim > 0 and len(result) == rows and spec.fits(result.shape[1:])
 
 
 def _shape(shape: Sequence[int | str | None]) -> str:

@@ -3,6 +3,7 @@
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
 """
 
+import math
 import sys
 from typing import Any
 
@@ -73,14 +74,14 @@ def binary_size(parameters: dict[str, Any], path: str) -> int | None:
     return size
 
 
-def rows_in(spec: TensorSpec, data: memoryview, rows: int, path: str) -> np.ndarray:
-    """A view on `data` as `rows` rows of the tensor; raises `BadRequest` where it has another size."""
-    wanted = rows * spec.row_size * spec.dtype.itemsize
+def rows_in(spec: TensorSpec, data: memoryview, shape: tuple[int, ...], path: str) -> np.ndarray:
+    """A view on `data` as rows of the tensor, in that shape; raises `BadRequest` where it has another size."""
+    wanted = math.prod(shape) * spec.dtype.itemsize
     if len(data) != wanted:
-        raise BadRequest(f"{len(data)} bytes, where {rows} rows of `{spec.name}` take {wanted} - at `{path}`")
+        raise BadRequest(f"{len(data)} bytes, where {shape[0]} rows of `{spec.name}` take {wanted} - at `{path}`")
     if spec.dtype.kind == "b" and (np.frombuffer(data, np.uint8) > 1).any():
         raise BadRequest(f"a byte that is neither 0 nor 1 in a BOOL tensor - at `{path}`")
-    return np.frombuffer(data, spec.dtype).reshape(rows, *spec.row_shape)
+    return np.frombuffer(data, spec.dtype).reshape(shape)
 
 
 def bytes_of(array: np.ndarray) -> memoryview:

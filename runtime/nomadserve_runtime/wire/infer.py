@@ -1,5 +1,6 @@
 """`POST /v2/models/{model}/infer`: the Open Inference Protocol v2, its tensors in JSON or in binary."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -8,16 +9,17 @@ import numpy as np
 import orjson
 
 from nomadserve_runtime.errors import BadRequest, Unsupported
-from nomadserve_runtime.tensors import TensorSpec
+from nomadserve_runtime.tensors import Profile, RowShapes, TensorSpec
 from nomadserve_runtime.wire import numbers, simd
 from nomadserve_runtime.wire.binary import Encoded, Tail, binary_size, bytes_of, rows_in
 from nomadserve_runtime.wire.plain import ORJSON_OPTIONS, row_count
 from nomadserve_runtime.wire.query import Query
+from nomadserve_runtime.wire.shapes import Shaping
 
 PRIORITY_MAX = 2**31 - 1
 
-# (place of the input in the model, rows, path of the tensor) → its rows
-ReadData = Callable[[int, int, str], np.ndarray]
+# (place of the input in the model, shape with the rows first, path of the tensor) → its rows
+ReadData = Callable[[int, tuple[int, ...], str], np.ndarray]
 
 
 class InferInput(msgspec.Struct, frozen=True):
@@ -53,7 +55,14 @@ class InferForm:
     """Reads and writes the protocol bodies of one model."""
 
     def __init__(
-        self, name: str, *, version: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], rows_max: int
+        self,
+        name: str,
+        *,
+        version: str,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        rows_max: int,
+        profiles: Sequence[Profile] = (),
     ) -> None:
         self._name = name
         self._version = version
@@ -63,6 +72,7 @@ class InferForm:
         self._output_places = {spec.name: place for place, spec in enumerate(outputs)}
         self._all_outputs = tuple(range(len(outputs)))
         self._rows_max = rows_max
+        self._shaping = Shaping(inputs, profiles) if profiles else None
         self._is_simd = all(simd.can_read(spec) for spec in inputs)
         self._nested = [msgspec.json.Decoder(numbers.nested(spec, 1 + len(spec.row_shape))) for spec in inputs]
         self._flat = [msgspec.json.Decoder(numbers.nested(spec, 1)) for spec in inputs]
@@ -98,7 +108,10 @@ class InferForm:
     def _decode_raw(self, body: bytes | memoryview) -> Query:
         if len(self._inputs) != 1:
             raise BadRequest(f"a body without JSON is one input, and this model has {len(self._inputs)}")
-        array = rows_in(self._inputs[0], memoryview(body), 1, "$")
+        spec = self._inputs[0]
+        if not spec.is_fixed:
+            raise BadRequest(f"a body without JSON does not tell the shape of `{spec.name}`, which may differ")
+        array = rows_in(spec, memoryview(body), (1, *spec.row_shape), "$")
         return Query((array,), 1, self._all_outputs, "", float("inf"), 0, frozenset(self._all_outputs))
 
     def _decode(self, body: bytes | memoryview, tail: Tail) -> Query:
@@ -106,11 +119,11 @@ class InferForm:
         places = self._places(request)
         binary = self._binary_data(request, tail)
 
-        def read(place: int, rows: int, path: str) -> np.ndarray:
+        def read(place: int, shape: tuple[int, ...], path: str) -> np.ndarray:
             tensor = request.inputs[places[place]]
             if places[place] in binary:
-                return rows_in(self._inputs[place], binary[places[place]], rows, path)
-            return self._json_rows(place, tensor, rows, path)
+                return rows_in(self._inputs[place], binary[places[place]], shape, path)
+            return self._json_rows(place, tensor, shape, path)
 
         return self._query(request, places, read)
 
@@ -127,22 +140,24 @@ class InferForm:
         tail.require_end()
         return binary
 
-    def _json_rows(self, place: int, tensor: InferInput, rows: int, path: str) -> np.ndarray:
+    def _json_rows(self, place: int, tensor: InferInput, shape: tuple[int, ...], path: str) -> np.ndarray:
         spec = self._inputs[place]
         if not tensor.data:
             _refuse_without_data(tensor, path)
         path = f"{path}.data"
         if spec.row_shape and not _is_nested(tensor.data):
             values = numbers.decode(self._flat[place], tensor.data, path)
-            if len(values) != rows * spec.row_size:
+            if len(values) != math.prod(shape):
                 raise BadRequest(
-                    f"{len(values)} values, where `shape` {tensor.shape} takes {rows * spec.row_size} - at `{path}`"
+                    f"{len(values)} values, where `shape` {tensor.shape} takes {math.prod(shape)} - at `{path}`"
                 )
-            return numbers.array_of(spec, values, path).reshape(rows, *spec.row_shape)
+            return numbers.array_of(spec, values, path).reshape(shape)
         values = numbers.decode(self._nested[place], tensor.data, path)
         array = numbers.rows_of(spec, values, path, rows_max=self._rows_max)
-        if len(array) != rows:
-            raise BadRequest(f"{len(array)} rows, where `shape` says {rows} - at `{path}`")
+        if len(array) != shape[0]:
+            raise BadRequest(f"{len(array)} rows, where `shape` says {shape[0]} - at `{path}`")
+        if array.shape != shape:
+            raise BadRequest(f"the shape is {list(array.shape)}, where `shape` says {tensor.shape} - at `{path}`")
         return array
 
     def _decode_simd(self, document: Any, brackets: int) -> Query | None:
@@ -153,14 +168,16 @@ class InferForm:
         # Beside the data: the list of the inputs, their shapes, and the list of the outputs.
         lists = 1 + len(heads) + ("outputs" in envelope)
 
-        def read(place: int, rows: int, path: str) -> np.ndarray:
+        def read(place: int, shape: tuple[int, ...], path: str) -> np.ndarray:
             nonlocal lists
             spec = self._inputs[place]
             data = tensors[places[place]]["data"]
             if not spec.row_shape or not simd.is_nested(data):
                 lists += 1
-                return simd.flat(spec, data, elements=rows * spec.row_size).reshape(rows, *spec.row_shape)
-            array = simd.rows_of(spec, data, rows_max=rows)
+                return simd.flat(spec, data, elements=math.prod(shape)).reshape(shape)
+            array = simd.rows_of(spec, data, rows_max=shape[0])
+            if array.shape[1:] != shape[1:]:
+                raise ValueError("another shape than it says")
             lists += simd.lists_in(array.shape)
             return array
 
@@ -186,11 +203,14 @@ class InferForm:
         arrays = []
         for place, wherein in enumerate(places):
             path = f"$.inputs[{wherein}]"
-            rows = self._rows(self._inputs[place], request.inputs[wherein], path)
-            arrays.append(read(place, rows, path))
+            shape = self._shape(self._inputs[place], request.inputs[wherein], path)
+            arrays.append(read(place, shape, path))
         rows = row_count(self._inputs, arrays)
+        shapes: RowShapes = ()
+        if self._shaping is not None:
+            shapes = self._shaping.of(arrays, [f"$.inputs[{wherein}]" for wherein in places])
         if not request.parameters and not request.outputs:
-            return Query(tuple(arrays), rows, self._all_outputs, request.id, float("inf"))
+            return Query(tuple(arrays), rows, self._all_outputs, request.id, float("inf"), shapes=shapes)
         _refuse_unserved(request.parameters, "$.parameters")
         wanted = self._wanted(request.outputs)
         return Query(
@@ -201,20 +221,22 @@ class InferForm:
             _timeout_s(request.parameters),
             _integer(request.parameters, "priority", most=PRIORITY_MAX),
             self._wanted_binary(request, wanted),
+            shapes,
         )
 
-    def _rows(self, spec: TensorSpec, tensor: InferInput, path: str) -> int:
-        """How many rows the shape says; raises `BadRequest` where it, or the datatype, is not the model's."""
+    def _shape(self, spec: TensorSpec, tensor: InferInput, path: str) -> tuple[int, ...]:
+        """The shape, rows first; raises `BadRequest` where it, or the datatype, is not the model's."""
         if tensor.datatype != spec.datatype:
             raise BadRequest(f"input `{spec.name}` is {spec.datatype}, not {tensor.datatype} - at `{path}.datatype`")
-        if len(tensor.shape) != 1 + len(spec.row_shape) or tuple(tensor.shape[1:]) != spec.row_shape:
+        shape = tuple(tensor.shape)
+        is_same = shape[1:] == spec.row_shape and self._shaping is None
+        if not shape or not (is_same or spec.fits(shape[1:])):
             raise BadRequest(
                 f"input `{spec.name}` takes the shape {_shape(spec)}, not {tensor.shape} - at `{path}.shape`"
             )
-        rows = tensor.shape[0]
-        if not 0 < rows <= self._rows_max:
-            numbers.refuse_row_count(rows, f"{path}.shape", rows_max=self._rows_max)
-        return rows
+        if not 0 < shape[0] <= self._rows_max:
+            numbers.refuse_row_count(shape[0], f"{path}.shape", rows_max=self._rows_max)
+        return shape
 
     def _wanted(self, outputs: Sequence[InferOutput]) -> tuple[int, ...]:
         if not outputs:
@@ -304,4 +326,4 @@ def _refuse_without_data(tensor: InferInput, path: str) -> NoReturn:
 
 
 def _shape(spec: TensorSpec) -> str:
-    return "[" + ", ".join(["rows", *map(str, spec.row_shape)]) + "]"
+    return "[" + ", ".join(["rows", *spec.dimensions]) + "]"

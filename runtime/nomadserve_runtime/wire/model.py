@@ -1,8 +1,9 @@
 """All forms of one model, behind one object."""
 
+import math
 from collections.abc import Sequence
 
-from nomadserve_runtime.tensors import TensorSpec
+from nomadserve_runtime.tensors import Profile, TensorSpec, largest
 from nomadserve_runtime.wire.infer import InferForm
 from nomadserve_runtime.wire.plain import PlainForm
 
@@ -15,22 +16,31 @@ ENVELOPE_NBYTES_MAX = 64 * 1024
 class ModelWire:
     """Decodes the requests and encodes the replies of one model.
 
+    profiles: the row shapes that it takes, where they may differ from request to request.
+
     Attributes:
         body_nbytes_max: no valid body for this model is longer.
     """
 
     def __init__(
-        self, name: str, *, version: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], rows_max: int
+        self,
+        name: str,
+        *,
+        version: str,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        rows_max: int,
+        profiles: Sequence[Profile] = (),
     ) -> None:
         self.name = name
         self.version = version
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         self.rows_max = rows_max
-        elements = rows_max * sum(spec.row_size for spec in self.inputs)
+        elements = rows_max * sum(map(math.prod, largest(inputs, profiles)))
         self.body_nbytes_max = ENVELOPE_NBYTES_MAX + elements * ELEMENT_NBYTES_MAX
-        plain = PlainForm(name, version=version, inputs=inputs, outputs=outputs, rows_max=rows_max)
-        infer = InferForm(name, version=version, inputs=inputs, outputs=outputs, rows_max=rows_max)
+        plain = PlainForm(name, version=version, inputs=inputs, outputs=outputs, rows_max=rows_max, profiles=profiles)
+        infer = InferForm(name, version=version, inputs=inputs, outputs=outputs, rows_max=rows_max, profiles=profiles)
         # Bound once: each of them is called for every request.
         self.decode_plain = plain.decode
         self.encode_plain = plain.encode

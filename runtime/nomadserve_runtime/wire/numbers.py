@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from nomadserve_runtime.errors import BadRequest
-from nomadserve_runtime.tensors import BFLOAT16, TensorSpec, is_floating
+from nomadserve_runtime.tensors import BFLOAT16, VARIABLE, RowShape, TensorSpec, is_floating
 
 
 def nested(spec: TensorSpec, depth: int) -> Any:
@@ -53,13 +53,23 @@ def rows_of(spec: TensorSpec, values: list[Any], path: str, *, rows_max: int) ->
     """
     if not 0 < len(values) <= rows_max:
         refuse_row_count(len(values), path, rows_max=rows_max)
+    row_shape = spec.row_shape if spec.is_fixed else row_shape_in(spec, values)
     try:
         array = array_of(spec, values, path)
     except ValueError:  # lists of unequal lengths
-        _refuse_lengths(values, (len(values), *spec.row_shape), path)
-    if array.shape[1:] != spec.row_shape:
-        _refuse_lengths(values, (len(values), *spec.row_shape), path)
-    return array
+        _refuse_lengths(values, (len(values), *row_shape), path)
+    if array.shape[1:] != row_shape and (array.size or 0 not in row_shape):
+        _refuse_lengths(values, (len(values), *row_shape), path)
+    return array.reshape(len(values), *row_shape)
+
+
+def row_shape_in(spec: TensorSpec, values: Any) -> RowShape:
+    """The shape of the rows in nested lists, of which there is at least one: where it may differ, that of the first."""
+    shape = []
+    for wanted in spec.row_shape:
+        values = values[0] if len(values) else ()
+        shape.append(len(values) if wanted == VARIABLE else wanted)
+    return tuple(shape)
 
 
 def row_reader(spec: TensorSpec) -> Callable[[list[Any]], np.ndarray | None] | None:
@@ -68,7 +78,7 @@ def row_reader(spec: TensorSpec) -> Callable[[list[Any]], np.ndarray | None] | N
     It gives None for what is not flawless: `rows_of` finds the words. None for tensors whose rows are no flat lists.
     """
     letter = {"f2": "e", "f4": "f", "f8": "d", "i1": "b", "i2": "h", "i4": "i", "i8": "q"}.get(spec.dtype.str[1:])
-    if letter is None or len(spec.row_shape) != 1:
+    if letter is None or len(spec.row_shape) != 1 or not spec.is_fixed:
         return None
     # `=`: the machine's order of bytes, in sizes and with checks of ranges that are the same everywhere.
     pack, dtype = struct.Struct(f"={spec.row_size}{letter}").pack, spec.dtype

@@ -9,9 +9,10 @@ import numpy as np
 import orjson
 
 from nomadserve_runtime.errors import BadRequest, NotFound
-from nomadserve_runtime.tensors import TensorSpec
+from nomadserve_runtime.tensors import Profile, TensorSpec
 from nomadserve_runtime.wire import numbers, simd
 from nomadserve_runtime.wire.query import Query
+from nomadserve_runtime.wire.shapes import Shaping
 
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 # The protocol's range; 0 is "none given".
@@ -40,7 +41,14 @@ class PlainForm:
     """Reads and writes the plain bodies of one model."""
 
     def __init__(
-        self, name: str, *, version: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], rows_max: int
+        self,
+        name: str,
+        *,
+        version: str,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        rows_max: int,
+        profiles: Sequence[Profile] = (),
     ) -> None:
         self._name = name
         self._version = version
@@ -56,6 +64,8 @@ class PlainForm:
         self._time: datetime | None = None
         self._time_text = b""
         self._decoder = msgspec.json.Decoder(_request_type(self._inputs))
+        self._shaping = Shaping(inputs, profiles) if profiles else None
+        self._paths = [f"$.inputs.{spec.name}" for spec in inputs]
         self._is_simd = all(simd.can_read(spec) for spec in self._inputs)
 
     def decode(self, body: bytes | memoryview) -> Query:
@@ -76,8 +86,8 @@ class PlainForm:
             if array is not None:
                 return self._query(request, (array,), 1)
         arrays = tuple(
-            numbers.rows_of(spec, lists, f"$.inputs.{spec.name}", rows_max=self._rows_max)
-            for spec, lists in zip(self._inputs, values, strict=True)
+            numbers.rows_of(spec, lists, path, rows_max=self._rows_max)
+            for spec, lists, path in zip(self._inputs, values, self._paths, strict=True)
         )
         return self._query(request, arrays, row_count(self._inputs, arrays))
 
@@ -115,6 +125,7 @@ class PlainForm:
             request.id,
             float("inf") if request.timeout_ms is msgspec.UNSET else request.timeout_ms / 1000,
             request.priority,
+            shapes=() if self._shaping is None else self._shaping.of(arrays, self._paths),
         )
 
 

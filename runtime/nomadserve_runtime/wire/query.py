@@ -3,6 +3,8 @@
 import msgspec
 import numpy as np
 
+from nomadserve_runtime.tensors import RowShapes
+
 
 class Query(msgspec.Struct, frozen=True, eq=False):
     """One decoded request.
@@ -16,6 +18,7 @@ class Query(msgspec.Struct, frozen=True, eq=False):
         timeout_s: the deadline that the client gave; infinite for none.
         priority: as the client gave it, 0 for none; 1 goes first, larger numbers later, as in the protocol.
         binary: those of `outputs` that the reply shall carry as bytes.
+        shapes: row shapes of the inputs, where they may differ from request to request; else empty.
     """
 
     inputs: tuple[np.ndarray, ...]
@@ -25,3 +28,4 @@ class Query(msgspec.Struct, frozen=True, eq=False):
     timeout_s: float
     priority: int = 0
     binary: frozenset[int] = frozenset()
+    shapes: RowShapes = ()

@@ -72,7 +72,7 @@ def rows_of(spec: TensorSpec, values: Any, *, rows_max: int) -> np.ndarray:
     rows = len(values)
     if not 0 < rows <= rows_max:
         raise ValueError("too many rows, or none")
-    shape = (rows, *spec.row_shape)
+    shape = (rows, *(spec.row_shape if spec.is_fixed else numbers.row_shape_in(spec, values)))
     _require_shape(values, shape)
     return flat(spec, values, elements=math.prod(shape)).reshape(shape)
 

@@ -12,6 +12,7 @@ from nomadserve_runtime.batcher import Batcher
 from nomadserve_runtime.engine import Engine
 from nomadserve_runtime.metrics import Series
 from nomadserve_runtime.slots import Stage, Ticket
+from nomadserve_runtime.tensors import RowShapes
 from tests.unit.runtime.models import GatedEngine
 
 FOREVER_S = 3600.0
@@ -53,8 +54,8 @@ def rows(*values: float) -> list[np.ndarray]:
 class Asked(Ticket):
     """A request of a test: what it was answered comes out of `done`."""
 
-    def __init__(self, rows: int, *, deadline_at: float = math.inf, priority: int = 0) -> None:
-        super().__init__(rows, deadline_at=deadline_at, priority=priority)
+    def __init__(self, rows: int, *, deadline_at: float = math.inf, priority: int = 0, shapes: RowShapes = ()) -> None:
+        super().__init__(rows, deadline_at=deadline_at, priority=priority, shapes=shapes)
         self.done: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
 
     def answered(self) -> None:

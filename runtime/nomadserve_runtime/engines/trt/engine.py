@@ -28,6 +28,8 @@ class TrtEngine:
     """A plan on every GPU that this process sees. Its methods may be called from any thread, one at a time."""
 
     platform = "tensorrt_plan"
+    profiles = ()
+    output_shapes_max = ()
 
     def __init__(self, workers: list[Worker]) -> None:
         first = workers[0].pipeline
