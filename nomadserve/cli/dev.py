@@ -1,6 +1,8 @@
 """`nomadserve dev`: a real cluster on this machine."""
 
 import os
+import shlex
+import shutil
 from pathlib import Path
 
 import click
@@ -47,8 +49,17 @@ def up(name: str, port_offset: int | None, nomad_config: tuple[Path, ...]) -> No
 @name_option
 def env(name: str) -> None:
     """Print `export` lines for `eval "$(nomadserve dev env)"`."""
-    for key, value in read_cluster(name).environment().items():
+    cluster = read_cluster(name)
+    for key, value in cluster.environment().items():
         output.emit(f"export {key}={value}")
+    if folders := missing_on_path(cluster):
+        output.emit(f'export PATH="$PATH":{":".join(shlex.quote(str(folder)) for folder in folders)}')
+
+
+def missing_on_path(cluster: Cluster) -> list[Path]:
+    """Folders of the cluster's own `nomad` and `consul`, where this shell has none: hints name their commands."""
+    links = (cluster.home.programs / program for program in ("nomad", "consul"))
+    return [link.resolve().parent for link in links if link.exists() and shutil.which(link.name) is None]
 
 
 @command.command("status")

@@ -63,10 +63,12 @@ def _cached(engine: Engine, folder: Path) -> Found | None:
 
 
 def _on_path(program: str) -> Iterator[Path]:
-    """Every executable of that name on PATH, each file once."""
-    seen = set()
+    """Every executable of that name on PATH, each file once; `dev env` may have put our own cache there."""
+    seen: set[Path] = set()
     for folder in os.get_exec_path():
         path = Path(folder) / program
+        if cache_folder() in path.parents:
+            continue
         if path.is_absolute() and path.is_file() and os.access(path, os.X_OK) and path.resolve() not in seen:
             seen.add(path.resolve())
             yield path

@@ -14,6 +14,8 @@ from typing import Any
 Diff = Mapping[str, Any]
 
 LONG_TEXT = 120  # a line of a usual terminal
+SHOWN = 60  # of a long text that is new as a whole
+POLICY_CHECK = re.compile(r"check\[\d+\]((?:\[[\w-]+\])+)")
 WORDS = re.compile(r"[\w.]+|\W")
 
 MARKS = {"Added": "+", "Deleted": "-", "Edited": "~"}
@@ -64,7 +66,7 @@ def object_lines(diff: Diff, *, depth: int) -> Iterator[str]:
         if field["Name"] == "Env[NOMADSERVE_MODELS]" and field["Type"] == "Edited":
             yield from (f"{indent}~ {line}" for line in model_lines(field["Old"], field["New"]))
         else:
-            yield f"{indent}{MARKS[field['Type']]} {field['Name']}: {field_text(field)}"
+            yield f"{indent}{MARKS[field['Type']]} {field_name(field['Name'])}: {field_text(field)}"
     for inner in diff.get("Objects") or []:
         yield from named_lines("", inner, depth=depth)
 
@@ -80,12 +82,20 @@ def model_lines(old: str, new: str) -> list[str]:
     ]
 
 
+def field_name(name: str) -> str:
+    """`check[1][office][0][schedule][0][end]`, as Nomad flattens a scaling policy → `check office schedule end`."""
+    check = POLICY_CHECK.fullmatch(name)
+    if check is None:
+        return name
+    return " ".join(["check", *(key for key in re.findall(r"[\w-]+", check[1]) if not key.isdecimal())])
+
+
 def field_text(field: Diff) -> str:
-    """`old → new`, or the one side that there is."""
-    if field["Type"] == "Added":
-        return str(field["New"])
-    if field["Type"] == "Deleted":
-        return str(field["Old"])
+    """`old → new`, or the one side that there is: of a long query its beginning."""
+    if field["Type"] != "Edited":
+        text = str(field["New"] if field["Type"] == "Added" else field["Old"])
+        is_long = len(text) > LONG_TEXT
+        return f"{text[:SHOWN]}… (`nomadserve render` prints all of it)" if is_long else text
     old, new = str(field["Old"]), str(field["New"])
     return f"{old} → {new}" if max(len(old), len(new)) <= LONG_TEXT else word_changes(old, new)
 

@@ -79,9 +79,11 @@ class RunningCluster:
 
 
 def environment_of(cli: Cli, name: str) -> dict[str, str]:
-    """What `dev env` prints, as variables."""
+    """What `dev env` prints, as variables; without PATH, which only a shell can extend."""
     lines = cli("dev", "env", "--name", name).stdout.splitlines()
-    return dict(line.removeprefix("export ").split("=", 1) for line in lines)
+    variables = dict(line.removeprefix("export ").split("=", 1) for line in lines)
+    variables.pop("PATH", None)
+    return variables
 
 
 def home_of(state_home: Path, name: str) -> Path:

@@ -85,6 +85,20 @@ def test_status_shows_every_part_healthy_with_its_page(bare_cli: Cli, cluster: R
     assert status["environment"] == cluster.environment
 
 
+def test_env_brings_the_programs_that_hints_name_where_a_shell_has_none(bare_cli: Cli, cluster: RunningCluster) -> None:
+    def shell(path: str) -> str:
+        environment = bare_cli.environment | {"PATH": path}
+        lines = Cli(environment)("dev", "env", "--name", cluster.name).stdout
+        command = ["/bin/sh", "-euc", f"{lines}\nnomad node status; consul members; echo $PATH"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    printed = shell("/usr/bin:/bin")
+    assert f"nomadserve-{cluster.name}" in printed
+    assert printed.splitlines()[-1].startswith("/usr/bin:/bin:")
+    whole = printed.splitlines()[-1]
+    assert shell(whole).splitlines()[-1] == whole
+
+
 def test_env_and_status_of_a_cluster_that_is_not_up_say_how_to_start_it(bare_cli: Cli) -> None:
     for verb in ("env", "status"):
         refused = bare_cli("dev", verb, "--name", "nowhere", check=False)

@@ -29,6 +29,16 @@ def test_fitting_engine_on_path_comes_before_the_cache(cache: Path, on_path: OnP
     assert (found.path, found.version, found.origin) == (program, Version(1, 12, 0), "PATH")
 
 
+def test_the_cache_stays_the_cache_when_dev_env_put_it_on_path(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = put_in_cache(cache, "1.11.1")
+    monkeypatch.setenv("PATH", f"{program.parent}:/bin")
+
+    found = find(NOMAD)
+
+    assert found is not None
+    assert (found.path, found.origin) == (program, "unknown")
+
+
 @pytest.mark.parametrize("prints", ["Nomad v1.9.3", "Nomad v2.0.0", "what?"])
 def test_engine_on_path_that_does_not_fit_is_passed_over(cache: Path, on_path: OnPath, prints: str) -> None:
     on_path("nomad", script(prints))

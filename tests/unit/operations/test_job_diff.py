@@ -57,6 +57,21 @@ def test_added_and_deleted_fields_show_their_one_side() -> None:
     assert lines(diff) == ["+ Env[A]: 1", "- Env[B]: 2"]
 
 
+def test_a_new_scaling_policy_reads_as_checks_with_their_keys_and_the_beginning_of_each_query() -> None:
+    fields = [
+        field("check[0][requests_per_second][0][query]", "", "clamp_max(" + "x" * 200, "Added"),
+        field("check[1][schedule-office][0][schedule][0][end]", "", "0 20 * * 1-5", "Added"),
+        field("check[1][schedule-office][0][strategy][0][fixed-value][0][value]", "", "3", "Added"),
+        field("cooldown", "", "10s", "Added"),
+    ]
+    assert lines({"Type": "Edited", "Fields": fields}) == [
+        f"+ check requests_per_second query: clamp_max({'x' * 50}… (`nomadserve render` prints all of it)",
+        "+ check schedule-office schedule end: 0 20 * * 1-5",
+        "+ check schedule-office strategy fixed-value value: 3",
+        "+ cooldown: 10s",
+    ]
+
+
 def test_a_changed_device_constraint_is_spelled_out() -> None:
     # Nomad says no more than this of it.
     diff = {"Type": "Edited", "TaskGroups": []}
