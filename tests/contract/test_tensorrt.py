@@ -101,3 +101,19 @@ def test_the_last_answers_say_what_happened(server: Server) -> None:
     assert "an illegal memory access was encountered" in reply.content["error"]
     until(lambda: server.process.poll() is not None)
     assert server.wait() == 1
+
+
+def test_rows_of_different_lengths_are_served_side_by_side(tmp_path: Path) -> None:
+    plan = write_plan(
+        tmp_path / "text.plan",
+        inputs=[{"name": "text", "shape": [-1, -1], "dtype": "INT64"}],
+        outputs=[{"name": "steps", "shape": [-1, -1]}],
+        profiles=[{"text": [[1, 1], [4, 4], [8, 16]]}],
+    )
+    arguments = [str(plan), "--engine", "tensorrt", "--max-batch", "8"]
+    with serving(tmp_path, *arguments, command=COMMAND) as server:
+        for length in (1, 5, 16, 3):
+            reply = server.ask("POST", PLAIN, {"inputs": {"text": [[1] * length] * 2}})
+            assert reply.content["outputs"]["steps"] == [[length + place for place in range(length)]] * 2
+        assert server.ask("POST", PLAIN, {"inputs": {"text": [[1] * 17]}}).status == 400
+        assert server.ask("GET", "/v2/models/text").content["inputs"][0]["shape"] == [-1, -1]

@@ -19,6 +19,11 @@ def batch_max_of(profiles: Sequence[RowRange], wanted: int) -> int:
     return max(min(wanted, max(profile.most for profile in profiles)), min(profile.least for profile in profiles))
 
 
+def batch_max_of_all(profiles: Sequence[RowRange], wanted: int) -> int:
+    """The same where the rows of a batch decide on its profile: as far as every one of them reaches."""
+    return min(max(wanted, max(profile.least for profile in profiles)), min(profile.most for profile in profiles))
+
+
 def candidates(profiles: Sequence[RowRange], batch_max: int) -> list[Candidate]:
     """1, 2, 4, … `batch_max`, and the bounds and best sizes of the profiles, wherever a profile covers them."""
     sizes = set(buckets(batch_max))

@@ -2,9 +2,9 @@
 
 import logging
 import os
-from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -28,14 +28,14 @@ class TrtEngine:
     """A plan on every GPU that this process sees. Its methods may be called from any thread, one at a time."""
 
     platform = "tensorrt_plan"
-    profiles = ()
-    output_shapes_max = ()
 
     def __init__(self, workers: list[Worker]) -> None:
         first = workers[0].pipeline
         self.inputs = first.signature.inputs
         self.outputs = first.outputs
         self.batch_max = first.batch_max
+        self.profiles = first.signature.row_profiles
+        self.output_shapes_max = first.output_shapes_max
         self.parallel = len(workers)
         self.graph_failures = sum(worker.pipeline.graph_failures for worker in workers)
         self._run_rows = first.run_rows
@@ -59,24 +59,22 @@ class TrtEngine:
 
     def run(self, slot: Slot, rows: int) -> None:
         """The same, and wait for it."""
-        finished: Future[None] = Future()
-
-        def done(failure: Exception | None) -> None:
-            if failure is None:
-                finished.set_result(None)
-            else:
-                finished.set_exception(failure)
-
-        self.start(slot, rows, done)
-        finished.result()
+        ended: SimpleQueue[Exception | None] = SimpleQueue()
+        self.start(slot, rows, ended.put)
+        failure = ended.get()
+        try:
+            if failure is not None:
+                raise failure
+        finally:
+            del failure  # else it would hold itself, and CUDA's streams with it
 
     def run_rows(self, rows: int) -> int:
         """As many as the prepared batch size has that is done soonest."""
         return self._run_rows[rows - 1]
 
-    def known_seconds(self, rows: int) -> float:
-        """As timed on the first GPU when it was set up."""
-        return self._seconds[rows - 1]
+    def known_seconds(self, rows: int) -> float | None:
+        """As timed on the first GPU when it was set up; None where that depends on the shapes of the rows."""
+        return self._seconds[rows - 1] if self._seconds else None
 
     def close(self) -> None:
         """End the threads after the batches that they have."""

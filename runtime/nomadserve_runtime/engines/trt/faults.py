@@ -10,8 +10,8 @@ import numpy as np
 from nomadserve_runtime.engines.trt import cuda
 from nomadserve_runtime.engines.trt.bindings import Bindings
 from nomadserve_runtime.engines.trt.cache import Plan
+from nomadserve_runtime.engines.trt.executions import Refused
 from nomadserve_runtime.engines.trt.metadata import Metadata
-from nomadserve_runtime.engines.trt.pipeline import Refused
 from nomadserve_runtime.errors import CannotStart, WrongSetting
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nomadserve_runtime.errors import WrongSetting
-from nomadserve_runtime.tensors import TensorSpec
+from nomadserve_runtime.tensors import VARIABLE, Profile, RowShape, RowShapes, TensorSpec
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -23,7 +23,6 @@ DATATYPES = {
 }
 
 BATCH_HINT = "export the model with the batch as the first dimension of every input and output"
-ROWS_HINT = "export the model with the batch as its only dynamic dimension, and first in every tensor"
 
 
 @dataclass(frozen=True)
@@ -43,21 +42,13 @@ class Signature:
         inputs: in the order of the engine.
         outputs: names and datatypes, in the order of the engine.
         profiles: by their number in the engine; one for a fixed batch.
+        row_profiles: the rows that each of them takes, where these differ; else none.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[tuple[str, str], ...]
     profiles: tuple[RowRange, ...]
-
-    @property
-    def rows_max(self) -> int:
-        """Rows of the largest batch of any profile."""
-        return max(profile.most for profile in self.profiles)
-
-    @property
-    def rows_min(self) -> int:
-        """Rows of the smallest batch of any profile."""
-        return min(profile.least for profile in self.profiles)
+    row_profiles: tuple[Profile, ...]
 
 
 def signature_of(module: Any, engine: "trt.ICudaEngine", title: str) -> Signature:
@@ -73,25 +64,36 @@ def signature_of(module: Any, engine: "trt.ICudaEngine", title: str) -> Signatur
         _check_place(module, engine, name, f"{'input' if name in inputs else 'output'} `{name}` of {title}")
     profiles = range(engine.num_optimization_profiles)
     ranges = {name: [_shapes(engine, name, profile) for profile in profiles] for name in inputs}
+    specs = tuple(_input_spec(engine, name, ranges[name], title) for name in inputs)
     return Signature(
-        tuple(_input_spec(engine, name, ranges[name], title) for name in inputs),
+        specs,
         tuple((name, _datatype(engine, name, f"output `{name}` of {title}")) for name in outputs),
         tuple(_rows([ranges[name][profile] for name in inputs], profile, title) for profile in profiles),
+        ()
+        if all(spec.is_fixed for spec in specs)
+        else tuple(_row_profile([ranges[name][profile] for name in inputs]) for profile in profiles),
     )
 
 
-def output_specs(
-    context: "trt.IExecutionContext", signature: Signature, *, rows: int, title: str
-) -> tuple[TensorSpec, ...]:
-    """The outputs of a context whose input shapes are set, for a batch of `rows`.
+def output_row_shapes(context: "trt.IExecutionContext", signature: Signature, *, rows: int, title: str) -> RowShapes:
+    """Row shapes of the outputs of a context whose input shapes are set, for a batch of `rows`.
 
     Raises:
         WrongSetting: the shape of one depends on the values of the inputs, or has no batch.
     """
-    return tuple(_output_spec(context, name, datatype, rows, title) for name, datatype in signature.outputs)
+    return tuple(_output_row_shape(context, name, rows, title) for name, _ in signature.outputs)
 
 
-def _output_spec(context: "trt.IExecutionContext", name: str, datatype: str, rows: int, title: str) -> TensorSpec:
+def output_specs(signature: Signature, found: Sequence[RowShapes]) -> tuple[TensorSpec, ...]:
+    """The outputs, of whose rows these shapes were seen: what differs among them may differ."""
+    specs = []
+    for (name, datatype), shapes in zip(signature.outputs, zip(*found, strict=True), strict=True):
+        row_shape = tuple(sizes[0] if len(set(sizes)) == 1 else VARIABLE for sizes in zip(*shapes, strict=True))
+        specs.append(TensorSpec(name, datatype, row_shape))
+    return tuple(specs)
+
+
+def _output_row_shape(context: "trt.IExecutionContext", name: str, rows: int, title: str) -> RowShape:
     shape = _sizes(context.get_tensor_shape(name))
     if any(size < 0 for size in shape):
         raise WrongSetting(
@@ -105,7 +107,7 @@ def _output_spec(context: "trt.IExecutionContext", name: str, datatype: str, row
             "batch",
             hint=BATCH_HINT,
         )
-    return TensorSpec(name, datatype, shape[1:])
+    return shape[1:]
 
 
 def _check_place(module: Any, engine: "trt.ICudaEngine", name: str, subject: str) -> None:
@@ -147,14 +149,18 @@ def _shapes(engine: "trt.ICudaEngine", name: str, profile: int) -> Shapes:
 
 def _input_spec(engine: "trt.ICudaEngine", name: str, by_profile: Sequence[Shapes], title: str) -> TensorSpec:
     datatype = _datatype(engine, name, f"input `{name}` of {title}")
-    rows = {shape[1:] for shapes in by_profile for shape in shapes}
-    if not by_profile[0][0] or len(rows) != 1:
-        declared = _sizes(engine.get_tensor_shape(name))
-        raise WrongSetting(
-            f"input `{name}` of {title} has the shape {list(declared)}: only the first dimension, the batch, may vary",
-            hint=ROWS_HINT,
-        )
-    return TensorSpec(name, datatype, rows.pop())
+    rows = [shape[1:] for shapes in by_profile for shape in shapes]
+    if not by_profile[0][0]:
+        raise WrongSetting(f"input `{name}` of {title} is a single number, without a batch", hint=BATCH_HINT)
+    return TensorSpec(
+        name, datatype, tuple(sizes[0] if len(set(sizes)) == 1 else VARIABLE for sizes in zip(*rows, strict=True))
+    )
+
+
+def _row_profile(inputs: Sequence[Shapes]) -> Profile:
+    """The rows that a profile takes."""
+    least, usual, most = (tuple(shapes[place][1:] for shapes in inputs) for place in range(3))
+    return Profile(least, usual, most)
 
 
 def _rows(inputs: Sequence[Shapes], profile: int, title: str) -> RowRange:

@@ -22,7 +22,10 @@ CRASHES = 666
 
 
 def write_plan(path: Path, **changes: Any) -> Path:
-    """One FP32 tensor of 4 numbers in, one of 2 out, batches of 1 to 8, where not told otherwise."""
+    """One FP32 tensor of 4 numbers in, one of 2 out, batches of 1 to 8, where not told otherwise.
+
+    A size of -1 beside the batch is open; in outputs it is the same as in the inputs.
+    """
     plan: dict[str, Any] = {
         "version": VERSION,
         "capability": CAPABILITY,
@@ -177,9 +180,12 @@ class IExecutionContext:
     def get_tensor_shape(self, name: str) -> Dims:
         if name in self._shapes:
             return Dims(self._shapes[name])
-        declared = self._engine.get_tensor_shape(name)
-        is_open = self._engine._tensors[name].get("is_data_dependent", False)
-        return Dims([-1, *list(declared)[1:]] if is_open else [self._output_rows(declared), *list(declared)[1:]])
+        declared = list(self._engine.get_tensor_shape(name))
+        if self._engine._tensors[name].get("is_data_dependent", False):
+            return Dims([-1, *declared[1:]])
+        return Dims(
+            [self._output_rows(Dims(declared)), *(self._open_size() if size < 0 else size for size in declared[1:])]
+        )
 
     def execute_async_v3(self, stream_handle: int) -> bool:
         machine = self._engine.machine
@@ -223,6 +229,14 @@ class IExecutionContext:
         if not len(declared) or declared[0] >= 0:
             return declared[0]
         return next(iter(self._shapes.values()))[0]
+
+    def _open_size(self) -> int:
+        """Open sizes of outputs are those of the inputs."""
+        for tensor in self._engine.plan["inputs"]:
+            for size, declared in zip(self._shapes[tensor["name"]][1:], tensor["shape"][1:], strict=True):
+                if declared < 0:
+                    return size
+        raise AssertionError("no input has an open size")
 
     def _change(self) -> None:
         assert not self._is_recorded, "a context that a graph was recorded from must not change"

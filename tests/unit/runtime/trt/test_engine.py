@@ -205,12 +205,12 @@ def test_a_failed_batch_fails_alone(machine: Machine, tmp_path: Path) -> None:
     with opening(machine, write_plan(tmp_path / "m.plan")) as engine:
         broken, whole = slot_for(engine), slot_for(engine)
         whole.inputs[0][:] = 1
-        good = engine._workers[0].pipeline._executions
-        engine._workers[0].pipeline._executions = {}
+        good = engine._workers[0].pipeline._launcher._executions
+        engine._workers[0].pipeline._launcher._executions = {}
         failed = Ended(engine, broken, 8)
         assert isinstance(failed.wait(), KeyError)
         failed.failure = None  # its traceback holds on to the streams
-        engine._workers[0].pipeline._executions = good
+        engine._workers[0].pipeline._launcher._executions = good
         assert [Ended(engine, whole, 8).wait() for _ in range(3)] == [None] * 3
         assert sums(whole, 8) == [4] * 8
 
