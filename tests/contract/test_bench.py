@@ -1,11 +1,14 @@
 """`bench` against the real runtime, on its fake engine: the two halves agree on requests, replies and metrics."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import psutil
 import pytest
 
 from nomadserve.operations.bench.child import serving
@@ -80,6 +83,31 @@ def test_a_full_queue_is_told_from_an_answer(tmp_path: Path) -> None:
     assert outcome.refused > 0
     assert outcome.ok > 0
     assert outcome.failures == {}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_the_replica_and_the_load_end_with_a_search_that_is_ended(tmp_path: Path, number: signal.Signals) -> None:
+    file = fake(tmp_path, delay_ms=5)
+    command = [NOMADSERVE, "bench", str(file), "--engine", "fake", "--step", "60s", "--no-report"]
+    searching = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    family = [psutil.Process(searching.pid)]
+    try:
+        assert searching.stderr is not None
+        assert "one request takes" in searching.stderr.readline()
+        give_up_at = time.monotonic() + 60
+        while len(family) < 3:  # the command, the replica, the load
+            family[1:] = psutil.Process(searching.pid).children(recursive=True)
+            assert time.monotonic() < give_up_at
+            time.sleep(0.1)
+        searching.send_signal(number)
+        assert "interrupted" in searching.communicate(timeout=60)[1]
+        assert searching.returncode == 130
+        assert not psutil.wait_procs(family, timeout=60)[1]
+    finally:
+        for process in family:
+            if process.is_running():
+                process.kill()
+        searching.communicate()
 
 
 def test_a_payload_that_the_model_does_not_take_is_refused_before_any_load(tmp_path: Path) -> None:

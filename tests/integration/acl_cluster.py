@@ -16,7 +16,7 @@ from nomadserve.engines.find import find
 from nomadserve.engines.local import config, processes
 from nomadserve.engines.local.record import Cluster, reserve
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 # What a cluster with ACLs gives its agents; everybody else's tokens come from docs/acl.md.
 CONSUL_AGENT = """
 agent_prefix "" { policy = "read" }

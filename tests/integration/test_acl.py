@@ -16,7 +16,7 @@ from tests.integration.local_clusters import Cli, free_offset
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "acl.md").read_text()
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 SERVICE = """service "digits" {
   version = "{{ version }}"
   model "digits" {
@@ -213,7 +213,7 @@ def test_a_gateway_that_may_not_register_says_so_and_is_replaced_once_it_may(
     [rule] = [rule["ID"] for rule in rules if rule["BindName"] == "nomadserve-gateway"]
     denying.run("consul", "acl", "binding-rule", "delete", "-id", rule, folder=folder)
     platform("platform", "down", "gateway", "--force")
-    refused = platform("platform", "up", "gateway", "--timeout", "12", check=False)
+    refused = platform("platform", "up", "gateway", "--timeout", "25", check=False)
     assert refused.returncode == 3
     assert "lacks permission 'service:write' on \"nomadserve-gateway\"" in refused.stderr
     assert "hint: Consul does not permit it: docs/acl.md says what each part needs there" in refused.stderr

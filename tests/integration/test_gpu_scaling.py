@@ -25,7 +25,7 @@ from tests.integration.gpu_plugin import FakeGpu, agent_configuration
 from tests.integration.gpu_plugin import gpu_plugin_dir as gpu_plugin_dir  # a fixture, found in this module
 from tests.integration.local_clusters import Cli, RunningCluster
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 @dataclass
