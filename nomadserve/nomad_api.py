@@ -226,8 +226,13 @@ class NomadApi:
 
     def is_blocked(self, job_id: str) -> bool:
         """Whether the scheduler waits for room to place what the job still lacks."""
+        return self.unplaced(job_id) is not None
+
+    def unplaced(self, job_id: str) -> dict[str, dict[str, Any]] | None:
+        """What the scheduler counted for each group (`FailedTGAllocs`) that waits for room; None where none does."""
         evaluations: list[dict[str, Any]] = self._get(f"/v1/job/{job_id}/evaluations")[0]
-        return any(evaluation["Status"] == "blocked" for evaluation in evaluations)
+        blocked = [evaluation for evaluation in evaluations if evaluation["Status"] == "blocked"]
+        return (blocked[0].get("FailedTGAllocs") or {}) if blocked else None
 
     def nodes(self) -> list[dict[str, Any]]:
         """Every client node, whole."""

@@ -47,7 +47,10 @@ def replicas(wanted: str, service: Service) -> str:
     assert scaling is not None
     known = f"count(up{{{selector(service)}}})"
     held = f"{_held(wanted, known, scaling)} or {known} or vector(0)"
-    return f"clamp_max({_limited(held, known, scaling)}, {scaling.max}) unless on() ({_is_young(scaling)})"
+    count = f"clamp_max({_limited(held, known, scaling)}, {scaling.max})"
+    if service.on_demand_min:  # these have a group of their own; the autoscaler counts the others
+        count = f"clamp_min({count} - {service.on_demand_min}, 0)"
+    return f"{count} unless on() ({_is_young(scaling)})"
 
 
 def settling_s(scaling: Scaling) -> int:

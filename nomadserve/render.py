@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nomadserve import promql
-from nomadserve.spec import Cron, Gpu, Model, Preference, Profile, Schedule, Service, zone_of
+from nomadserve.spec import Cron, Gpu, Model, Preference, Profile, Scaling, Schedule, Service, zone_of
 
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _ASSIGNMENTS = re.compile(r"(?:^ *\w+ *= .*\n){2,}", re.MULTILINE)
@@ -22,6 +23,24 @@ def jobs_dir() -> Path:
     package = Path(__file__).parent
     inside = package / "jobs"
     return inside if inside.is_dir() else package.parent / "jobs"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Replicas of a version that run under the same conditions: a group of its job."""
+
+    name: str
+    count: int
+    scaling: Scaling | None = None
+    is_on_demand: bool = False
+
+
+def groups(service: Service) -> list[Group]:
+    """The version's groups, as they start; the first is the one that is scaled."""
+    scaled = Group("serve", service.count - service.on_demand_min, scaling=service.scaling)
+    if not service.on_demand_min:
+        return [scaled]
+    return [scaled, Group("on-demand", service.on_demand_min, is_on_demand=True)]
 
 
 def render_job(service: Service) -> str:
@@ -45,6 +64,7 @@ def _rendered(name: str, service: Service, *, verb: str) -> str:
         service=service,
         verb=verb,
         build_job_id=build_job_id(service),
+        groups=groups(service),
         models_json=_models_json(service),
         fetched=[model for model in service.models if model.is_remote],
         mounted=[model for model in service.models if not model.is_remote and _is_container(service)],

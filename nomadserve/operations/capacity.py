@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nomadserve.nomad_api import Job, JobChanged
+from nomadserve.operations import groups
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.events import Event, Note
 from nomadserve.operations.follow import follow
@@ -79,7 +80,7 @@ def wish(prometheus: PrometheusApi, job: Job) -> float | None:
         answers = [value for _, query in prometheus_queries(job) for value in prometheus.values(query)]
     except PrometheusUnreachable:
         return None
-    return max(answers, default=None)
+    return max(answers) + groups.fixed(job) if answers else None
 
 
 def place_of(cluster: Cluster, service: str, version: str) -> Cluster | None:
@@ -112,14 +113,15 @@ def scale(cluster: Cluster, shortage: Shortage) -> Iterator[Event]:
     """Start the replicas that are missing, and follow them until healthy."""
     job = job_of(cluster, shortage)
     group = job["TaskGroups"][0]
-    scaling = group.get("Scaling")
-    count = min(shortage.needed, scaling["Max"]) if scaling else shortage.needed
-    if count < shortage.needed:
-        yield Note(text=f"`max` of {shortage.version} is {count}: it stays short of {shortage.needed}")
+    scaling, fixed = group.get("Scaling"), groups.fixed(job)
+    needed = max(shortage.needed - fixed, 0)
+    count = min(needed, scaling["Max"]) if scaling else needed
+    if count < needed:
+        yield Note(text=f"`max` of {shortage.version} is {count + fixed}: it stays short of {shortage.needed}")
     if group["Count"] < count or scaling:
         group = group | {"Count": max(count, group["Count"])}
         evaluation = register(cluster, job, group | ({"Scaling": scaling | {"Min": count}} if scaling else {}))
-        yield Note(text=f"scaling {shortage.version} to {group['Count']} replicas first")
+        yield Note(text=f"scaling {shortage.version} to {group['Count'] + fixed} replicas first")
         yield from follow(cluster, job_of(cluster, shortage), evaluation_id=evaluation, timeout_s=SCALED_WITHIN_S)
 
 

@@ -7,7 +7,7 @@ Source of the attributes: `plugins/devices/nvidia` of Nomad's documentation.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -38,13 +38,14 @@ def explain(
 ) -> list[Verdict]:
     """Every node's answer to one replica of the job, as things are now.
 
-    failed: `FailedTGAllocs` of Nomad's plan. Where no node says no, or we may not read nodes, Nomad's own words stand.
+    failed: `FailedTGAllocs` of Nomad's plan or evaluation; groups that are not in it are not asked about. Where no node
+    says no, or we may not read nodes, Nomad's own words stand.
     """
     try:
         nodes = {node["ID"]: (node, cluster.nomad.node_allocations(node["ID"])) for node in cluster.nomad.nodes()}
     except WrongInput:  # an ACL token without the right to read nodes
         nodes = {}
-    found = verdicts(job, nodes)
+    found = verdicts(job, nodes, groups=failed)
     if any(verdict.reasons for verdict in found):
         return found
     return [Verdict("Nomad says", tuple(scheduler_words(failed or {})))]
@@ -61,17 +62,29 @@ def scheduler_words(failed: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return words or ["no node can take it"]
 
 
-def verdicts(job: Mapping[str, Any], nodes: Mapping[str, tuple[Node, Sequence[Allocation]]]) -> list[Verdict]:
-    """For one replica of the job: every node's answer, by the node's name.
+def verdicts(
+    job: Mapping[str, Any],
+    nodes: Mapping[str, tuple[Node, Sequence[Allocation]]],
+    *,
+    groups: Collection[str] | None = None,
+) -> list[Verdict]:
+    """For one replica of each group of the job: every node's answer, by the node's name.
 
     nodes: by node id, the node as Nomad's JSON has it and the allocations on it.
+    groups: names of the groups meant; all where not given.
     """
-    group = job["TaskGroups"][0]
+    asked = [group for group in job["TaskGroups"] if not groups or group["Name"] in groups]
     found = [
-        Verdict(node["Name"], tuple(reasons_against(job, group, node, live(allocations))))
+        Verdict(node_text(node, group, job), tuple(reasons_against(job, group, node, live(allocations))))
+        for group in asked
         for node, allocations in nodes.values()
     ]
     return sorted(found, key=lambda verdict: verdict.node)
+
+
+def node_text(node: Node, group: Mapping[str, Any], job: Mapping[str, Any]) -> str:
+    """The node's name; with the group's, where the job has several."""
+    return str(node["Name"]) if len(job["TaskGroups"]) == 1 else f"{node['Name']}, group {group['Name']}"
 
 
 def live(allocations: Sequence[Allocation]) -> list[Allocation]:
@@ -92,6 +105,8 @@ def reasons_against(
         return [f"is in node pool `{node['NodePool']}`, `{pool}` is asked for"]
     if not any(fnmatchcase(node.get("Datacenter", ""), pattern) for pattern in job.get("Datacenters") or ["*"]):
         return [f"is in datacenter `{node['Datacenter']}`, {', '.join(job['Datacenters'])} is asked for"]
+    if unmet := [text for constraint in group.get("Constraints") or [] if (text := node_unmet_text(constraint, node))]:
+        return unmet
     task = group["Tasks"][0]
     driver = (node.get("Drivers") or {}).get(task["Driver"]) or {}
     reasons = [] if driver.get("Healthy") else [f"has no working `{task['Driver']}` driver"]
@@ -187,6 +202,36 @@ def unmet_text(constraint: Mapping[str, Any], group: Mapping[str, Any]) -> str:
         attributes[name]
     )
     return "" if is_met(own, operand, wanted) else f"{name} is {readable(own)}, {operand} {wanted} asked for"
+
+
+def node_unmet_text(constraint: Mapping[str, Any], node: Node) -> str:
+    """Why a node fails a group's constraint on nodes, else an empty string: `spot` renders these, `=` and `!=`."""
+    name, operand, wanted = attribute_name(constraint["LTarget"]), constraint["Operand"], constraint["RTarget"]
+    own = node_attribute(constraint["LTarget"], node)
+    if operand == "!=":
+        return f"is a spot node ({name} is {own}), and these replicas never run on one" if own == wanted else ""
+    if operand != "=" or own == wanted:
+        return ""
+    shown = "not set" if own is None else own
+    return f"is not a spot node: {name} is {shown}, {wanted} asked for"
+
+
+def node_attribute(target: str, node: Node) -> str | None:
+    """What Nomad fills in for `${meta.x}`, `${attr.x}` or `${node.x}` on a node; None where it has nothing."""
+    kind, _, key = target.strip("${}").partition(".")
+    own = {
+        "unique.id": "ID",
+        "unique.name": "Name",
+        "class": "NodeClass",
+        "datacenter": "Datacenter",
+        "pool": "NodePool",
+    }
+    value = {
+        "meta": (node.get("Meta") or {}).get(key),
+        "attr": (node.get("Attributes") or {}).get(key),
+        "node": node.get(own.get(key, "")),
+    }.get(kind)
+    return None if value is None else str(value)
 
 
 def attribute_text(attribute: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from nomadserve.errors import BlockedOnCapacity, NomadserveError, TimedOut
 from nomadserve.nomad_api import Job, JobChanged, NomadGone, NomadRefused
-from nomadserve.operations import fit
+from nomadserve.operations import fit, groups
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.events import DeploymentProgress, Event, Note, ReplicaChanged
 
@@ -113,7 +113,7 @@ def settle(watch: Watch) -> Iterator[Event]:
     deadline = time.monotonic() + min(SETTLED_WITHIN_S, watch.remaining_s())
     while True:
         job = watch.cluster.nomad.job(job_id)
-        wanted = job["TaskGroups"][0]["Count"] if job else 0
+        wanted = groups.total(job) if job else 0
         healthy = sum(instance.is_passing for instance in watch.cluster.consul.instances(job_id))
         if healthy >= wanted:
             return
@@ -178,12 +178,13 @@ def raise_if_blocked(watch: Watch, placed: list[dict[str, Any]]) -> None:
     placed: the replicas of this deployment; those of an earlier revision go on, and do not count.
     """
     job_id = watch.job["ID"]
-    if not watch.cluster.nomad.is_blocked(job_id):
+    failed = watch.cluster.nomad.unplaced(job_id)
+    if failed is None:
         return
     fit_here = sum(stub["ClientStatus"] in {"pending", "running"} for stub in placed)
-    verdicts = fit.explain(watch.cluster, watch.job)
+    verdicts = fit.explain(watch.cluster, watch.job, failed)
     raise BlockedOnCapacity(
-        no_room_text(job_id, verdicts, placed=fit_here, wanted=watch.job["TaskGroups"][0]["Count"]),
+        no_room_text(job_id, verdicts, placed=fit_here, wanted=groups.total(watch.job)),
         hint=f"the job stays registered and goes on as soon as a node has room; {way_back(watch)}",
     )
 

@@ -42,13 +42,21 @@ def new_job_lines(job: Mapping[str, Any]) -> list[str]:
     lines = [f"+ job {job['ID']}"]
     for group in job["TaskGroups"]:
         count = group["Count"]
-        lines.append(f"    {count} replica{'' if count == 1 else 's'}")
+        lines.append(f"    {count} replica{'' if count == 1 else 's'}{where_text(group)}")
         for task in group["Tasks"]:
             resources = task["Resources"]
             cpu = f"{resources['Cores']} cores" if resources.get("Cores") else f"{resources['CPU']} MHz"
             lines.append(f"    {task['Driver']}: {cpu}, {resources['MemoryMB']} MiB memory")
             lines += [f"    {device_text(device)}" for device in resources.get("Devices") or []]
     return lines
+
+
+def where_text(group: Mapping[str, Any]) -> str:
+    """On which nodes a group's replicas run: `, only where meta.nomadserve_spot = true`; empty where on any."""
+    texts = [f"only where {condition_text(constraint)}" for constraint in group.get("Constraints") or []]
+    for affinity in group.get("Affinities") or []:
+        texts.append(f"{'rather' if affinity['Weight'] > 0 else 'rather not'} where {condition_text(affinity)}")
+    return "".join(f", {text}" for text in texts)
 
 
 def named_lines(what: str, diff: Diff, *, depth: int) -> list[str]:

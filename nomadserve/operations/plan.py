@@ -6,9 +6,10 @@ from typing import Any
 from nomadserve import entries
 from nomadserve.errors import WrongInput
 from nomadserve.nomad_api import Job
-from nomadserve.operations import fit, job_diff, traffic
+from nomadserve.operations import fit, groups, job_diff, traffic
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.policies import check_policy
+from nomadserve.operations.spot import spot_notes
 from nomadserve.render import render_job
 from nomadserve.spec import Service
 from nomadserve.weights import Weights
@@ -36,7 +37,7 @@ class Plan:
         has_room: every replica can be placed now.
         unplaced: per node why a replica does not fit there; empty where all can be placed.
         warnings: Nomad's own.
-        notes: what should be known about the scaling policy.
+        notes: what should be known about the scaling policy, and about spot nodes.
     """
 
     service: Service
@@ -79,7 +80,7 @@ def make_plan(cluster: Cluster, service: Service) -> Plan:
     job = cluster.nomad.parse(source)
     count = live_count(service, current)
     if count is not None:
-        job["TaskGroups"][0]["Count"] = count
+        groups.set_total(job, count)
     lines = keep_attempt(cluster, job, current)
     planned = cluster.nomad.plan(job)
     lines = [*job_diff.diff_lines(planned["Diff"], before=current, after=job), *lines]
@@ -100,7 +101,7 @@ def make_plan(cluster: Cluster, service: Service) -> Plan:
         job=job,
         before=current,
         modify_index=planned["JobModifyIndex"],
-        preserves_count=current is not None and count == current["TaskGroups"][0]["Count"],
+        preserves_count=current is not None and count is not None and groups.counts(job) == groups.counts(current),
         job_lines=tuple(lines),
         replica_lines=tuple(job_diff.update_lines(planned)) if lines else (),
         replaces_running=any(
@@ -114,7 +115,7 @@ def make_plan(cluster: Cluster, service: Service) -> Plan:
         has_room=not planned.get("FailedTGAllocs"),
         unplaced=tuple(fit.explain(cluster, job, planned["FailedTGAllocs"])) if planned.get("FailedTGAllocs") else (),
         warnings=planned.get("Warnings") or "",
-        notes=tuple(check_policy(cluster, service, job)),
+        notes=(*check_policy(cluster, service, job), *spot_notes(cluster, service)),
     )
 
 
@@ -125,7 +126,7 @@ def live_count(service: Service, current: Job | None) -> int | None:
     """
     if current is None or service.replicas is not None:
         return None
-    live: int = current["TaskGroups"][0]["Count"]
+    live = groups.total(current)
     return min(max(live, service.scaling.min), service.scaling.max) if service.scaling else live
 
 
@@ -142,7 +143,8 @@ def keep_attempt(cluster: Cluster, job: Job, current: Job | None) -> list[str]:
         attempt = str(current["JobModifyIndex"])
         lines = ["~ the last deployment of this version failed: it is tried again"]
     if attempt:
-        job["TaskGroups"][0]["Meta"] = {ATTEMPT: attempt}
+        for group in job["TaskGroups"]:
+            group["Meta"] = {ATTEMPT: attempt}
     return lines
 
 

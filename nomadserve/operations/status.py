@@ -5,6 +5,7 @@ import msgspec
 from nomadserve import entries
 from nomadserve.errors import WrongInput
 from nomadserve.nomad_api import Job
+from nomadserve.operations import groups
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.follow import replica_state
 
@@ -94,7 +95,7 @@ def version_status(cluster: Cluster, service: str, version: str, weight: float, 
     if job:
         cluster = cluster.at(namespace=job["Namespace"], region=job["Region"])
     registered = cluster.nomad.job(job_id) if job else None
-    wanted = registered["TaskGroups"][0]["Count"] if registered and not registered["Stop"] else 0
+    wanted = groups.total(registered) if registered and not registered["Stop"] else 0
     healthy = sum(instance.is_passing for instance in cluster.consul.instances(job_id))
     stubs = [stub for stub in cluster.nomad.allocations(job_id) if stub["DesiredStatus"] == "run"] if job else []
     replicas = tuple(

@@ -22,6 +22,7 @@ from nomadserve.spec.service import (
     Scaling,
     Schedule,
     Service,
+    Spot,
     Target,
     Update,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "Schedule",
     "Seconds",
     "Service",
+    "Spot",
     "Target",
     "Update",
     "Violation",

@@ -17,6 +17,7 @@ _MODEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}")
 _FETCHED = re.compile(r"https?://|(?:s3|gcs)::https://")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ATTRIBUTE = re.compile(r"(?:meta|attr|node)\.[\w.-]+")
 _VERSIONS = re.compile(r"(?:>=|<=|>|<|=|!=|~>)?\s*\d+(?:\.\d+)*")
 _OF_THE_USER = ("NOMADSERVE_LOG_LEVEL", "NOMADSERVE_TENSORRT", "NOMADSERVE_CUDA_GRAPHS")
 _LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -267,6 +268,45 @@ def zone_of(name: str) -> ZoneInfo | None:
     return None if name == "UTC" else ZoneInfo(name)
 
 
+def spot(service: Service) -> Violations:
+    """One wish about spot nodes, and room for them."""
+    wanted = service.spot
+    if not wanted:
+        return
+    keys = tuple(("spot", key) for key in wanted.wishes) or (("spot",),)
+    if len(wanted.wishes) != 1:
+        given = " and ".join(f"`{key}`" for key in wanted.wishes) or "none of them"
+        message = f"`spot` takes exactly one of `prefer`, `avoid` and `only`, and has {given}"
+        yield Violation(keys, message, "keep the one you mean: `prefer = true`")
+    if not _ATTRIBUTE.fullmatch(wanted.attribute):
+        hint = 'like `attribute = "meta.nomadserve_spot"` or "attr.platform.aws.instance-life-cycle", without `${}`'
+        yield Violation((("spot", "attribute"),), f'"{wanted.attribute}" is not an attribute of a node', hint)
+    if not wanted.value:
+        yield Violation((("spot", "value"),), "`value` is empty", 'say what a spot node has there: `value = "spot"`')
+    if not wanted.replace_on_disconnect and service.progress_deadline <= wanted.wait:
+        message = (
+            f"a replica waits {wanted.wait.text} for its node, not less than `progress_deadline` "
+            f"({service.progress_deadline.text})"
+        )
+        paths = (("update", "progress_deadline"), ("spot", "replace_on_disconnect"))
+        yield Violation(paths, message, "raise `progress_deadline`: an update that runs meanwhile waits with it")
+    yield from _on_demand(service, wanted.on_demand_min)
+
+
+def _on_demand(service: Service, least: int) -> Violations:
+    path, scaling = ("spot", "on_demand_min"), service.scaling
+    if scaling and least > scaling.min:
+        message = f"`on_demand_min` ({least}) is more than `min` ({scaling.min}) of `scaling`"
+        yield Violation((path, ("scaling", "min")), message, "so many run at least: raise `min`, or lower it")
+    most, key = (scaling.max, ("scaling", "max")) if scaling else (service.count, ("replicas",))
+    if least and least >= most and not (scaling and least > scaling.min):
+        message = (
+            f"`on_demand_min` ({least}) leaves none of the {most} replica{'' if most == 1 else 's'} for spot nodes"
+        )
+        hint = f"lower it, or raise `{key[-1]}`"
+        yield Violation((path, key), message, hint)
+
+
 def update(service: Service) -> Violations:
     """Deadlines that Nomad would refuse, or that no deployment could meet."""
     healthy, progress, least = service.healthy_deadline, service.progress_deadline, service.update.min_healthy_time
@@ -281,5 +321,5 @@ def update(service: Service) -> Violations:
 
 
 RULES: tuple[Callable[[Service], Violations], ...] = (
-    names, models, engines, driver, placement, environment, count, resources, gpu, queue, scaling, update,
+    names, models, engines, driver, placement, environment, count, resources, gpu, queue, scaling, spot, update,
 )  # fmt: skip

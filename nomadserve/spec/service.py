@@ -209,6 +209,32 @@ class Scaling(Block, frozen=True, kw_only=True):
     max_scale_down: PositiveInt | None = None
 
 
+class Spot(Block, frozen=True, kw_only=True):
+    """What replicas make of nodes that may be taken away: exactly one of `prefer`, `avoid` and `only`.
+
+    Attributes:
+        attribute: what a spot node is known by, as Nomad knows it, with `value` as its value.
+        replace_on_disconnect: a replica whose node is silent is replaced at once; else it waits for the node first.
+        on_demand_min: so many replicas never run on a spot node.
+    """
+
+    prefer: bool = False
+    avoid: bool = False
+    only: bool = False
+    attribute: str = "meta.nomadserve_spot"
+    value: str = "true"
+    replace_on_disconnect: bool = True
+    on_demand_min: Annotated[int, Meta(ge=0)] = 0
+
+    wait: ClassVar[Seconds] = Seconds(300)
+    """How long a replica waits for its node, where it is not replaced at once."""
+
+    @property
+    def wishes(self) -> tuple[str, ...]:
+        """Those of `prefer`, `avoid` and `only` that are given: one, where the file is right."""
+        return tuple(key for key in ("prefer", "avoid", "only") if getattr(self, key))
+
+
 class Update(Block, frozen=True, kw_only=True):
     """How a changed file reaches the replicas of the same version.
 
@@ -227,7 +253,7 @@ class Update(Block, frozen=True, kw_only=True):
 class Service(Named, frozen=True, kw_only=True):
     """One version of a service: the whole file."""
 
-    planned = frozenset({"spot", "auth", "limits", "cache", "jobs", "mesh", "template"})
+    planned = frozenset({"auth", "limits", "cache", "jobs", "mesh", "template"})
 
     version: str = "v1"
     models: tuple[Model, ...] = field(default=(), name="model")
@@ -246,6 +272,7 @@ class Service(Named, frozen=True, kw_only=True):
     batching: Batching = Batching()
     queue: Queue = Queue()
     scaling: Scaling | None = None
+    spot: Spot | None = None
     update: Update = Update()
 
     @property
@@ -280,3 +307,8 @@ class Service(Named, frozen=True, kw_only=True):
         """How long it may take from one replica that gets healthy to the next."""
         given = self.update.progress_deadline
         return Seconds(3600 if self.built else 600) if given is None else given
+
+    @property
+    def on_demand_min(self) -> int:
+        """Replicas that have a group of their own, which never runs on a spot node."""
+        return self.spot.on_demand_min if self.spot else 0

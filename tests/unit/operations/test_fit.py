@@ -147,3 +147,63 @@ def test_the_schedulers_own_words_stand_where_no_node_says_no() -> None:
 
 def test_cpu_asked_for_beyond_the_node_is_said() -> None:
     assert verdict(job(CPU=9000), node()) == "node-1: has 4000 MHz cpu free, 9000 MHz is asked for"
+
+
+SPOT = ("${meta.nomadserve_spot}", "=", "true")
+ON_DEMAND = ("${meta.nomadserve_spot}", "!=", "true")
+
+
+def on_nodes(*constraints: tuple[str, str, str]) -> dict[str, Any]:
+    """A job with one group for each constraint on nodes."""
+    found = job()
+    found["TaskGroups"] = [
+        found["TaskGroups"][0]
+        | {"Name": f"group-{number}", "Constraints": [{"LTarget": target, "Operand": operand, "RTarget": value}]}
+        for number, (target, operand, value) in enumerate(constraints)
+    ]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("constraint", "meta", "expected"),
+    [
+        (SPOT, {"nomadserve_spot": "true"}, "fits"),
+        (SPOT, {"nomadserve_spot": "no"}, "is not a spot node: meta.nomadserve_spot is no, true asked for"),
+        (SPOT, None, "is not a spot node: meta.nomadserve_spot is not set, true asked for"),
+        (ON_DEMAND, None, "fits"),
+        (
+            ON_DEMAND,
+            {"nomadserve_spot": "true"},
+            "is a spot node (meta.nomadserve_spot is true), and these replicas never run on one",
+        ),
+        (("${attr.os.signals}", "set_contains", "SIGTERM"), None, "fits"),
+    ],
+)
+def test_a_constraint_on_nodes_is_explained(
+    constraint: tuple[str, str, str], meta: dict[str, str] | None, expected: str
+) -> None:
+    assert verdict(on_nodes(constraint), node(Meta=meta)) == f"node-1: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("target", "value"),
+    [
+        ("attr.platform.aws.instance-life-cycle", "spot"),
+        ("node.class", "cheap"),
+        ("node.pool", "default"),
+        ("node.unique.name", "node-1"),
+        ("node.unknown", None),
+        ("meta.unknown", None),
+    ],
+)
+def test_what_a_node_is_known_by_is_read_as_nomad_reads_it(target: str, value: str | None) -> None:
+    known = node(Attributes={"platform.aws.instance-life-cycle": "spot"}, NodeClass="cheap")
+    assert fit.node_attribute(f"${{{target}}}", known) == value
+
+
+def test_each_group_that_waits_is_explained_by_its_name() -> None:
+    asked, nodes = on_nodes(SPOT, ON_DEMAND), {"1": (node(), ())}
+    assert [str(each) for each in fit.verdicts(asked, nodes, groups={"group-0"})] == [
+        "node-1, group group-0: is not a spot node: meta.nomadserve_spot is not set, true asked for"
+    ]
+    assert len(fit.verdicts(asked, nodes)) == 2

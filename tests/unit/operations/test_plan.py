@@ -33,3 +33,8 @@ def test_replicas_in_the_file_fix_the_count() -> None:
 def test_bounds_of_the_file_hold_for_the_live_count(live: int, kept: int) -> None:
     scaling = Scaling(min=2, max=4, targets=(InFlight(value=4),))
     assert live_count(service(scaling=scaling), running(live)) == kept
+
+
+def test_a_live_count_is_that_of_all_groups() -> None:
+    both = {"TaskGroups": [{"Name": "serve", "Count": 3}, {"Name": "on-demand", "Count": 1}]}
+    assert live_count(service(), both) == 4
