@@ -40,6 +40,7 @@ def plan_lines(plan: Plan) -> list[str]:
     if plan.is_empty:
         return [f"nothing to change: {plan.service.job_id} is as the file says"]
     lines = [*plan.job_lines, *(f"    {line}" for line in plan.replica_lines)]
+    lines += [f"~ {plan.service.name}: {change}" for change in plan.share_changes]
     lines += [line for change in plan.entry_changes for line in entry_lines(change)]
     if plan.changes_routes:
         lines.append(f"~ service-router nomadserve: the routes of {plan.service.name}")
@@ -86,6 +87,9 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "entries": [
             {"action": change.action, "kind": change.kind, "name": change.name, "after": change.after}
             for change in plan.entry_changes
+        ],
+        "shares": [
+            {"version": change.version, "before": change.before, "after": change.after} for change in plan.share_changes
         ],
         "routes": plan.routes if plan.changes_routes else [],
         "has_room": plan.has_room,

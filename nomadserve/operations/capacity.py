@@ -130,8 +130,10 @@ def wait_until_measured(cluster: Cluster, shortage: Shortage) -> Iterator[Event]
     prometheus = prometheus_of(cluster)
     if prometheus is None:
         return
+    place = place_of(cluster, shortage.service, shortage.version)
+    started = groups.total(job_of(place, shortage)) if place else 0  # fewer than needed, where `max` is lower
     selector = f'service="{shortage.service}",version="{shortage.version}"'
-    known = f"min_over_time(count(up{{{selector}}})[{LASTING_S}s:5s]) >= {shortage.needed}"
+    known = f"min_over_time(count(up{{{selector}}})[{LASTING_S}s:5s]) >= {min(shortage.needed, started)}"
     yield Note(text=f"waiting until Prometheus has measured {shortage.version} for {LASTING_S} s")
     deadline = time.monotonic() + MEASURED_WITHIN_S
     while time.monotonic() < deadline and not prometheus.values(known):

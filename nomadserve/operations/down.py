@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from nomadserve import entries
 from nomadserve.errors import TimedOut, WrongInput
 from nomadserve.nomad_api import Job
-from nomadserve.operations import traffic
+from nomadserve.operations import ceiling, traffic
 from nomadserve.operations.cluster import Cluster
-from nomadserve.operations.events import Done, Event, JobStopped
+from nomadserve.operations.events import Done, Event, JobStopped, Note
 from nomadserve.operations.status import jobs_of
 from nomadserve.weights import Weights
 
@@ -45,6 +45,8 @@ def down_version(cluster: Cluster, service: str, version: str) -> Iterator[Event
     yield from forget_routes(cluster, service, version)
     yield from traffic.remove(cluster, own)
     yield from stop_all(cluster, jobs)
+    if found:
+        yield from (Note(text=str(change)) for change in ceiling.settle(cluster, service, weights))
     yield Done(text=f"{job_id} is gone")
 
 

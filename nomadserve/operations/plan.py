@@ -1,12 +1,13 @@
 """What `up` would change: the job in Nomad, the traffic in Consul; and which nodes have room."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from nomadserve import entries
 from nomadserve.errors import WrongInput
 from nomadserve.nomad_api import Job
-from nomadserve.operations import fit, groups, job_diff, traffic
+from nomadserve.operations import ceiling, fit, groups, job_diff, traffic
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.policies import check_policy
 from nomadserve.operations.spot import spot_notes
@@ -37,6 +38,8 @@ class Plan:
         has_room: every replica can be placed now.
         unplaced: per node why a replica does not fit there; empty where all can be placed.
         warnings: Nomad's own.
+        shares: by version, the most replicas that it may have under `max_total`.
+        share_changes: what changes of that for the other versions.
         notes: what should be known about the scaling policy, and about spot nodes.
     """
 
@@ -56,12 +59,15 @@ class Plan:
     has_room: bool
     unplaced: tuple[fit.Verdict, ...]
     warnings: str
+    shares: Mapping[str, int]
+    share_changes: tuple[ceiling.Change, ...]
     notes: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
         """Nothing would change."""
-        return not (self.job_lines or self.entry_changes or self.changes_routes) and self.is_named
+        changes = self.job_lines or self.entry_changes or self.changes_routes or self.share_changes
+        return not changes and self.is_named
 
 
 def make_plan(cluster: Cluster, service: Service) -> Plan:
@@ -81,11 +87,14 @@ def make_plan(cluster: Cluster, service: Service) -> Plan:
     count = live_count(service, current)
     if count is not None:
         groups.set_total(job, count)
+    found = traffic.current_weights(cluster, service.name)
+    weights, splitter = grown(found[0] if found else None, service.version), found[1] if found else None
+    versions = ceiling.running(cluster, service.name)
+    shares = ceiling.shares_with(service.name, service.version, job, versions, weights.by_version)
+    ceiling.set_share(job, shares[service.version])
     lines = keep_attempt(cluster, job, current)
     planned = cluster.nomad.plan(job)
     lines = [*job_diff.diff_lines(planned["Diff"], before=current, after=job), *lines]
-    found = traffic.current_weights(cluster, service.name)
-    weights, splitter = grown(found[0] if found else None, service.version), found[1] if found else None
     router = cluster.consul.entry("service-router", entries.ROUTER)
     timeouts_s = entries.timeouts_of(router, service.name)
     routes = entries.routes(
@@ -115,6 +124,8 @@ def make_plan(cluster: Cluster, service: Service) -> Plan:
         has_room=not planned.get("FailedTGAllocs"),
         unplaced=tuple(fit.explain(cluster, job, planned["FailedTGAllocs"])) if planned.get("FailedTGAllocs") else (),
         warnings=planned.get("Warnings") or "",
+        shares=shares,
+        share_changes=tuple(ceiling.changes([each for each in versions if each.name != service.version], shares)),
         notes=(*check_policy(cluster, service, job), *spot_notes(cluster, service)),
     )
 

@@ -1,10 +1,11 @@
 """Share a service's traffic between its versions."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from nomadserve.consul_api import Entry, EntryChanged
 from nomadserve.errors import NomadserveError, WrongInput
-from nomadserve.operations import traffic
+from nomadserve.operations import ceiling, traffic
 from nomadserve.operations.capacity import held_up, shortages, wait_until_measured
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.events import Done, Event, Note
@@ -39,16 +40,35 @@ def split(
     lacking = shortages(cluster, service, before, after)
     for shortage in () if scales_first else lacking:
         yield Note(text=f"warning: {shortage}; `--scale-first` starts them before the weights move")
-    with held_up(cluster, lacking if scales_first else []) as scaling:
+    with shares_settled(cluster, service), held_up(cluster, lacking if scales_first else []) as scaling:
+        if lacking and scales_first:
+            yield from told(ceiling.lend(cluster, service, before.by_version, after.by_version))
         yield from scaling
         yield from traffic.write(cluster, traffic.reweigh(cluster, service, after, splitter=splitter, verb="split"))
         yield from wait_until_served(cluster, service)
         refuse_overtaken(cluster, service, after)
+        yield from told(ceiling.settle(cluster, service, after.by_version))
         for shortage in lacking if scales_first else ():
             yield from wait_until_measured(cluster, shortage)
     yield Done(
         text=f"traffic of {service}: {after}" if before != after else f"nothing to change: {service} has {after}"
     )
+
+
+@contextmanager
+def shares_settled(cluster: Cluster, service: str) -> Iterator[None]:
+    """Whatever ends a split before its end, the shares of `max_total` fit the weights that are then in force."""
+    try:
+        yield
+    except BaseException:
+        with suppress(NomadserveError):
+            ceiling.settle(cluster, service, existing_weights(cluster, service)[0].by_version)
+        raise
+
+
+def told(changes: list[ceiling.Change]) -> Iterator[Event]:
+    """The shares that were changed, for people."""
+    return (Note(text=str(change)) for change in changes)
 
 
 def refuse_overtaken(cluster: Cluster, service: str, weights: Weights) -> None:

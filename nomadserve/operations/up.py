@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from nomadserve.nomad_api import Job, JobChanged
-from nomadserve.operations import traffic
+from nomadserve.operations import ceiling, traffic
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.events import Done, Event, JobRegistered, Note
 from nomadserve.operations.follow import follow
@@ -39,12 +39,15 @@ def up(cluster: Cluster, plan: Plan, *, is_detached: bool, timeout_s: float) -> 
     yield from traffic.write(cluster, list(plan.entry_changes))
     yield from traffic.write_routes(cluster, service.name, list(plan.routes))
     yield from traffic.name_at_gateway(cluster, service.name, is_wanted=True)
+    yield from give_way(cluster, plan)
     evaluation_id = register(cluster, plan) if plan.job_lines else None
     if evaluation_id:
         yield JobRegistered(job_id=service.job_id)
         if service.built:
             names = ", ".join(f"`{model.name}`" for model in service.built)
             yield Note(text=f"TensorRT builds {names} on every node that keeps no plan of it yet: that takes minutes")
+    for change in ceiling.apply(cluster, service.name, lambda _: plan.shares):
+        yield Note(text=str(change))
     if is_detached:
         yield Done(
             text=f"{service.job_id} is on its way", hint=f"`nomadserve status {service.name}` shows how it fares"
@@ -56,6 +59,13 @@ def up(cluster: Cluster, plan: Plan, *, is_detached: bool, timeout_s: float) -> 
     yield finished(cluster, plan)
 
 
+def give_way(cluster: Cluster, plan: Plan) -> Iterator[Event]:
+    """Lower the shares of the other versions, where `max_total` asks for it, before this one may take its own."""
+    lowered = {change.version: change.after for change in plan.share_changes if change.after < change.before}
+    for change in ceiling.apply(cluster, plan.service.name, lambda _: lowered) if lowered else ():
+        yield Note(text=str(change))
+
+
 def register(cluster: Cluster, plan: Plan) -> str:
     """Register the plan's job and answer the evaluation's id.
 
@@ -64,18 +74,24 @@ def register(cluster: Cluster, plan: Plan) -> str:
     Raises:
         JobChanged: somebody else changed more than the count.
     """
-    index = plan.modify_index
+    index, preserves = plan.modify_index, plan.preserves_count
     for _ in range(RACES_MAX):
         try:
-            return cluster.nomad.register(
-                plan.job, source=plan.source, modify_index=index, preserve_counts=plan.preserves_count
-            )
+            return cluster.nomad.register(plan.job, source=plan.source, modify_index=index, preserve_counts=preserves)
         except JobChanged:
             current = cluster.nomad.job(plan.job["ID"])
             if current is None or plan.before is None or without_counts(current) != without_counts(plan.before):
                 raise
             index = current["JobModifyIndex"]
+            preserves = preserves and is_within(current, plan.job)
     raise JobChanged(f"job `{plan.job['ID']}` is scaled again and again", hint="repeat the command")
+
+
+def is_within(current: Job, wanted: Job) -> bool:
+    """Whether the live count lies within the bounds of the job that is to be registered."""
+    scaling = wanted["TaskGroups"][0].get("Scaling")
+    live: int = current["TaskGroups"][0]["Count"]
+    return not scaling or bool(scaling["Min"] <= live <= scaling["Max"])
 
 
 def without_counts(job: Job) -> Job:

@@ -207,6 +207,10 @@ def scaling(service: Service) -> Violations:
     low, high = ("scaling", "min"), ("scaling", "max")
     if wanted.min > wanted.max:
         yield Violation((low, high), f"`min` ({wanted.min}) is more than `max` ({wanted.max})", "swap or correct them")
+    if wanted.max_total is not None and wanted.max_total < wanted.max:
+        message = f"`max_total` ({wanted.max_total}) is less than `max` ({wanted.max})"
+        hint = "`max` is for this version, `max_total` for all versions together"
+        yield Violation((("scaling", "max_total"), high), message, hint)
     if not (wanted.targets or wanted.schedules or wanted.query):
         parts = (("scaling", "target", REFUSED), ("scaling", "schedule", REFUSED), ("scaling", "query"))
         hint = 'add a `target "in_flight" { value = 4 }`, a `schedule` or a `query`'

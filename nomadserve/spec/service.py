@@ -194,10 +194,9 @@ class Schedule(Named, frozen=True, kw_only=True):
 class Scaling(Block, frozen=True, kw_only=True):
     """How many replicas there are: the largest number that any target, schedule or query asks for."""
 
-    planned = frozenset({"max_total"})
-
     min: PositiveInt
     max: PositiveInt
+    max_total: PositiveInt | None = None
     targets: tuple[AnyTarget, ...] = field(default=(), name="target")
     schedules: tuple[Schedule, ...] = field(default=(), name="schedule")
     query: str | None = None

@@ -37,6 +37,8 @@ job "digits-v1" {
         # The file's `cooldown` (2m) is in the queries; this is the rest after a change, up or down.
         cooldown             = "10s"
         cooldown_on_scale_up = "10s"
+        # For all versions together: `up` and `split` give each its share as its `max`. The autoscaler knows only that.
+        max_total = 12
 
         check "requests_per_second" {
           source       = "prometheus"

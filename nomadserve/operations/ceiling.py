@@ -1,0 +1,263 @@
+"""`max_total`: the replicas of all versions of a service together, kept below it by each version's own `max` in Nomad.
+
+A share is only ever raised after the others were lowered, and every write is refused where the job was changed since it
+was read. The file's own `max` stays written down in the job's policy, as `own_max`, beside `max_total`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nomadserve.errors import BlockedOnCapacity, WrongInput
+from nomadserve.nomad_api import Job, JobChanged
+from nomadserve.operations import groups
+from nomadserve.operations.cluster import Cluster
+from nomadserve.operations.shares import Claim, NoRoom, shares
+from nomadserve.operations.status import jobs_of
+
+MAX_TOTAL, OWN_MAX = "max_total", "own_max"
+"""Keys of a scaling policy, which the Autoscaler ignores."""
+
+ROUNDS_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version that runs, as its job is registered now.
+
+    Attributes:
+        place: the cluster at the job's namespace and region.
+    """
+
+    name: str
+    job: Job
+    place: Cluster
+
+    @property
+    def scaling(self) -> dict[str, Any] | None:
+        """The scaling block of its job, as Nomad's JSON has it."""
+        found: dict[str, Any] | None = self.job["TaskGroups"][0].get("Scaling")
+        return found
+
+    @property
+    def most(self) -> int:
+        """The most replicas that it may have now."""
+        return self.scaling["Max"] + groups.fixed(self.job) if self.scaling else groups.total(self.job)
+
+    @property
+    def ceiling(self) -> int | None:
+        """The `max_total` of its file."""
+        return ceiling_of(self.job)
+
+    def claim(self, weight: float) -> Claim:
+        """What it asks for by its file."""
+        return claim_of(self.job, weight)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A share that is to change. `live`: the replicas that the version has now."""
+
+    version: str
+    before: int
+    after: int
+    live: int
+    ceiling: int | None
+
+    def __str__(self) -> str:
+        stopped = f", and so {self.live - self.after} of {self.live} stop" if self.live > self.after else ""
+        plural = "" if self.before == 1 else "s"
+        of = f" of {self.ceiling} for all versions" if self.ceiling else ""
+        return f"{self.version} may have {self.after}{of}, not {self.before} replica{plural}{stopped}"
+
+
+def ceiling_of(job: Mapping[str, Any]) -> int | None:
+    """The `max_total` in a job's policy, or None."""
+    found = policy_of(job).get(MAX_TOTAL)
+    return int(found) if found else None
+
+
+def policy_of(job: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The scaling policy of a job; empty where it has none."""
+    return (job["TaskGroups"][0].get("Scaling") or {}).get("Policy") or {}
+
+
+def claim_of(job: Mapping[str, Any], weight: float) -> Claim:
+    """What a job asks for: one that is not scaled, its count, no more and no less."""
+    scaling = job["TaskGroups"][0].get("Scaling")
+    if not scaling:
+        return Claim(groups.total(job), groups.total(job), weight)
+    fixed = groups.fixed(job)
+    most = int(policy_of(job).get(OWN_MAX) or scaling["Max"]) + fixed
+    return Claim(max(scaling["Min"] + fixed, 1), most, weight)
+
+
+def set_share(job: Job, share: int) -> None:
+    """Let a job have so many replicas, and no more; its count falls with it. One that is not scaled stays as it is."""
+    group = job["TaskGroups"][0]
+    scaling = group.get("Scaling")
+    if not scaling:
+        return
+    most = share - groups.fixed(job)
+    own = int(policy_of(job).get(OWN_MAX) or scaling["Max"])
+    policy = {key: value for key, value in (scaling.get("Policy") or {}).items() if key != OWN_MAX}
+    group["Scaling"] = scaling | {"Max": most, "Policy": policy | ({OWN_MAX: own} if own != most else {})}
+    group["Count"] = min(group["Count"], most)
+
+
+def running(cluster: Cluster, service: str) -> list[Version]:
+    """The versions that run, in the order of their names: the same for everybody who asks."""
+    found = []
+    for stub in jobs_of(cluster, service):
+        place = cluster.at(namespace=stub["Namespace"], region=stub["Region"])
+        job = place.nomad.job(stub["ID"])
+        if job is not None and not job["Stop"]:
+            found.append(Version(stub["Meta"]["nomadserve_version"], job, place))
+    return sorted(found, key=lambda version: version.name)
+
+
+def lowest(ceilings: Iterable[int | None]) -> int | None:
+    """The ceiling that holds where versions have different ones: the lowest."""
+    return min((ceiling for ceiling in ceilings if ceiling is not None), default=None)
+
+
+def shares_by(versions: list[Version], weights: Mapping[str, float]) -> dict[str, int]:
+    """The share of each version by its traffic; its file's own `max` where there is no ceiling.
+
+    None is changed where not even the least of each fits, which `up` refuses and only another tool can bring about:
+    traffic moves all the same.
+    """
+    claims = {version.name: version.claim(weights.get(version.name, 0)) for version in versions}
+    ceiling = lowest(version.ceiling for version in versions)
+    if ceiling is None:
+        return {name: claim.most for name, claim in claims.items()}
+    try:
+        return shares(ceiling, claims)
+    except NoRoom:
+        return {}
+
+
+def shares_to_lend(versions: list[Version], before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, int]:
+    """The shares while traffic is still to move: who loses it lends what it does not use to those who gain it.
+
+    No replica is taken away, and nobody gets more than its share afterwards.
+    """
+    afterwards = shares_by(versions, after)
+    ceiling = lowest(version.ceiling for version in versions)
+    if ceiling is None:
+        return afterwards
+    claims: dict[str, Claim] = {}
+    for version in versions if afterwards else ():
+        live, weight = groups.total(version.job), after.get(version.name, 0)
+        gains = weight > before.get(version.name, 0)
+        least = max(live, version.claim(weight).least)
+        claims[version.name] = Claim(least, max(least, afterwards[version.name]) if gains else least, weight)
+    return shares(ceiling, claims) if sum(claim.least for claim in claims.values()) <= ceiling else {}
+
+
+def too_low(ceiling: int, claims: Mapping[str, Claim]) -> WrongInput:
+    """What a user reads when the versions can't have their least."""
+    asked = ", ".join(f"{version} {claim.least}" for version, claim in claims.items())
+    return WrongInput(
+        f"`max_total` ({ceiling}) has no room for the least that the versions need: {asked}",
+        hint="raise `max_total`, lower a `min`, or take a version away: `nomadserve down SERVICE VERSION`",
+    )
+
+
+def shares_with(
+    service: str, version: str, job: Job, versions: list[Version], weights: Mapping[str, float]
+) -> dict[str, int]:
+    """The shares once `job`, which is about to be registered, is the version's.
+
+    A version that does not run yet takes no replica away from one that does. One that runs takes nobody's share, unless
+    its file has moved what they share. Without a ceiling each has its file's own `max`.
+
+    Raises:
+        BlockedOnCapacity: what runs leaves no room for the `min` of a new version.
+        WrongInput: the ceiling has no room for the `min` of every version.
+    """
+    others = [other for other in versions if other.name != version]
+    claims = {other.name: other.claim(weights.get(other.name, 0)) for other in others}
+    claims = dict(sorted((claims | {version: claim_of(job, weights.get(version, 0))}).items()))
+    ceiling = lowest([ceiling_of(job), *(other.ceiling for other in others)])
+    if ceiling is None:
+        return {name: claim.most for name, claim in claims.items()}
+    if sum(claim.least for claim in claims.values()) > ceiling:
+        raise too_low(ceiling, claims)
+    if len(others) < len(versions):
+        kept = {each.name: min(each.most, claims[each.name].most) for each in versions}
+        return shares(ceiling, holding(claims, kept if sum(kept.values()) <= ceiling else {}))
+    live = {other.name: groups.total(other.job) for other in others}
+    try:
+        return shares(ceiling, holding(claims, live))
+    except NoRoom:
+        held = ", ".join(f"{name} has {count}" for name, count in live.items())
+        needed = f"`{service}-{version}`, which needs {claims[version].least}"
+        raise BlockedOnCapacity(
+            f"`max_total` ({ceiling}) has no room for {needed}: {held}",
+            hint="wait until fewer are needed, or raise `max_total`, in the file of each version",
+        ) from None
+
+
+def holding(claims: Mapping[str, Claim], held: Mapping[str, int]) -> dict[str, Claim]:
+    """The claims, with what a version holds as the least that it must be left."""
+    least = {name: max(claim.least, held.get(name, 0)) for name, claim in claims.items()}
+    return {
+        name: replace(claim, least=least[name], most=max(claim.most, least[name])) for name, claim in claims.items()
+    }
+
+
+def changes(versions: list[Version], wanted: Mapping[str, int]) -> list[Change]:
+    """The shares that are not as they should be, those to be lowered first."""
+    ceiling = lowest(version.ceiling for version in versions)
+    found = [
+        Change(version.name, version.most, wanted[version.name], groups.total(version.job), ceiling)
+        for version in versions
+        if version.scaling and version.name in wanted and version.most != wanted[version.name]
+    ]
+    return sorted(found, key=lambda change: change.after > change.before)
+
+
+def write_share(version: Version, share: int) -> None:
+    """Register a version's job with another share.
+
+    Raises:
+        JobChanged: somebody else changed the job since it was read.
+    """
+    job: Job = version.job | {"TaskGroups": [dict(group) for group in version.job["TaskGroups"]]}
+    set_share(job, share)
+    index = version.job["JobModifyIndex"]
+    version.place.nomad.register(job, source="", modify_index=index, preserve_counts=False)
+
+
+def apply(cluster: Cluster, service: str, wanted: Callable[[list[Version]], Mapping[str, int]]) -> list[Change]:
+    """Bring the versions to the shares that `wanted` computes from them: lower first, then raise; what was changed.
+
+    Everything is read again before each write: others write as well, and a share that was read must still be there.
+
+    Raises:
+        JobChanged: somebody else changes the jobs again and again.
+    """
+    done: list[Change] = []
+    for _ in range(ROUNDS_MAX):
+        versions = running(cluster, service)
+        pending = changes(versions, wanted(versions))
+        if not pending:
+            return done
+        change = pending[0]
+        try:
+            write_share(next(version for version in versions if version.name == change.version), change.after)
+        except JobChanged:  # the autoscaler counts as somebody else too
+            continue
+        done.append(change)
+    raise JobChanged(f"the versions of `{service}` are changed again and again", hint="repeat the command")
+
+
+def settle(cluster: Cluster, service: str, weights: Mapping[str, float]) -> list[Change]:
+    """Bring the versions to their shares by these weights; what was changed. Raises as `apply`."""
+    return apply(cluster, service, lambda versions: shares_by(versions, weights))
+
+
+def lend(cluster: Cluster, service: str, before: Mapping[str, float], after: Mapping[str, float]) -> list[Change]:
+    """Make room for the versions that are about to gain traffic; what was changed. Raises as `apply`."""
+    return apply(cluster, service, lambda versions: shares_to_lend(versions, before, after))
