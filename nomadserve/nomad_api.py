@@ -139,8 +139,12 @@ class NomadApi:
 
     def has_stable_revision(self, job_id: str, *, before: int) -> bool:
         """Whether the job was healthy in a revision older than `before`."""
-        versions: list[Job] = self._get(f"/v1/job/{job_id}/versions")[0]["Versions"]
-        return any(version["Stable"] and version["Version"] < before for version in versions)
+        return self.stable_revision(job_id, before=before) is not None
+
+    def stable_revision(self, job_id: str, *, before: int) -> Job | None:
+        """The newest revision older than `before` in which the job was healthy: where Nomad goes back to; or None."""
+        versions: list[Job] = self._get(f"/v1/job/{job_id}/versions")[0]["Versions"]  # the newest first
+        return next((found for found in versions if found["Stable"] and found["Version"] < before), None)
 
     def jobs(self) -> list[Job]:
         """A stub of every job that we may see, in all namespaces and regions; with `Meta`, `Namespace`, `Region`."""

@@ -1,10 +1,14 @@
 """`max_total`: the replicas of all versions of a service together, kept below it by each version's own `max` in Nomad.
 
 A share is only ever raised after the others were lowered, and every write is refused where the job was changed since it
-was read. The file's own `max` stays written down in the job's policy, as `own_max`, beside `max_total`.
+was read. A deployment that fails brings its job's last healthy revision back, with the share of then: as long as one
+runs, that share counts too. The file's own `max` stays written down in the job's policy, as `own_max`, beside
+`max_total`.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +22,9 @@ from nomadserve.operations.status import jobs_of
 MAX_TOTAL, OWN_MAX = "max_total", "own_max"
 """Keys of a scaling policy, which the Autoscaler ignores."""
 
-ROUNDS_MAX = 20
+# A share that was lowered is safe once its deployment is over, which takes seconds where no replica changes.
+SETTLED_WITHIN_S = 30.0
+POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,14 @@ class Version:
         return self.scaling["Max"] + groups.fixed(self.job) if self.scaling else groups.total(self.job)
 
     @property
+    def reserved(self) -> int:
+        """The same, should Nomad go back to the last healthy revision: it may, while a deployment runs."""
+        if not self.scaling or self.job["Stable"]:
+            return self.most
+        former = self.place.nomad.stable_revision(self.job["ID"], before=self.job["Version"])
+        return max(self.most, Version(self.name, former, self.place).most) if former else self.most
+
+    @property
     def ceiling(self) -> int | None:
         """The `max_total` of its file."""
         return ceiling_of(self.job)
@@ -56,15 +70,25 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A share that is to change. `live`: the replicas that the version has now."""
+    """A share that is to change.
+
+    Attributes:
+        live: the replicas that the version has now.
+        is_late: it was not changed, because the share that it would get may still come back to another version.
+    """
 
     version: str
     before: int
     after: int
     live: int
     ceiling: int | None
+    is_late: bool = False
 
     def __str__(self) -> str:
+        if self.is_late:
+            return (
+                f"warning: {self.version} keeps {self.before} while another version is deployed: repeat it afterwards"
+            )
         stopped = f", and so {self.live - self.after} of {self.live} stop" if self.live > self.after else ""
         plural = "" if self.before == 1 else "s"
         of = f" of {self.ceiling} for all versions" if self.ceiling else ""
@@ -234,30 +258,59 @@ def apply(cluster: Cluster, service: str, wanted: Callable[[list[Version]], Mapp
     """Bring the versions to the shares that `wanted` computes from them: lower first, then raise; what was changed.
 
     Everything is read again before each write: others write as well, and a share that was read must still be there.
-
-    Raises:
-        JobChanged: somebody else changes the jobs again and again.
     """
     done: list[Change] = []
-    for _ in range(ROUNDS_MAX):
+    deadline = time.monotonic() + SETTLED_WITHIN_S
+    while True:
         versions = running(cluster, service)
         pending = changes(versions, wanted(versions))
         if not pending:
             return done
+        if time.monotonic() > deadline:
+            return [*done, *(replace(change, is_late=True) for change in pending)]
         change = pending[0]
-        try:
-            write_share(next(version for version in versions if version.name == change.version), change.after)
-        except JobChanged:  # the autoscaler counts as somebody else too
+        if change.after > change.before and not has_room(versions, change.version, change.after, change.ceiling):
+            time.sleep(POLL_S)
             continue
-        done.append(change)
-    raise JobChanged(f"the versions of `{service}` are changed again and again", hint="repeat the command")
+        with suppress(JobChanged):  # the autoscaler counts as somebody else too
+            write_share(next(version for version in versions if version.name == change.version), change.after)
+            done.append(change)
+
+
+def has_room(versions: list[Version], version: str, share: int, ceiling: int | None) -> bool:
+    """Whether a version may have that share now, even if the others go back to what they had."""
+    others = (other.reserved for other in versions if other.name != version)
+    return ceiling is None or sum(others) + share <= ceiling
+
+
+def wait_for_room(cluster: Cluster, service: str, version: str, job: Job) -> None:
+    """Return once a version's job can be registered with the share that it holds.
+
+    Raises:
+        BlockedOnCapacity: a deployment of another version may still bring a higher share back.
+    """
+    share = Version(version, job, cluster).most
+    deadline = time.monotonic() + SETTLED_WITHIN_S
+    while True:
+        versions = running(cluster, service)
+        own = next((each.most for each in versions if each.name == version), 0)
+        ceiling = lowest([ceiling_of(job), *(each.ceiling for each in versions if each.name != version)])
+        if share <= own or has_room(versions, version, share, ceiling):
+            return
+        if time.monotonic() > deadline:
+            raise BlockedOnCapacity(
+                f"`max_total` ({ceiling}) has no room for `{job['ID']}` yet: while another version is deployed, "
+                "its former replicas may come back",
+                hint=f"repeat the command once `nomadserve status {service}` shows the others healthy",
+            )
+        time.sleep(POLL_S)
 
 
 def settle(cluster: Cluster, service: str, weights: Mapping[str, float]) -> list[Change]:
-    """Bring the versions to their shares by these weights; what was changed. Raises as `apply`."""
+    """Bring the versions to their shares by these weights; what was changed."""
     return apply(cluster, service, lambda versions: shares_by(versions, weights))
 
 
 def lend(cluster: Cluster, service: str, before: Mapping[str, float], after: Mapping[str, float]) -> list[Change]:
-    """Make room for the versions that are about to gain traffic; what was changed. Raises as `apply`."""
+    """Make room for the versions that are about to gain traffic; what was changed."""
     return apply(cluster, service, lambda versions: shares_to_lend(versions, before, after))

@@ -60,10 +60,16 @@ def up(cluster: Cluster, plan: Plan, *, is_detached: bool, timeout_s: float) -> 
 
 
 def give_way(cluster: Cluster, plan: Plan) -> Iterator[Event]:
-    """Lower the shares of the other versions, where `max_total` asks for it, before this one may take its own."""
+    """Lower the shares of the other versions, where `max_total` asks for it, before this one may take its own.
+
+    Raises:
+        BlockedOnCapacity: what was lowered may still come back.
+    """
     lowered = {change.version: change.after for change in plan.share_changes if change.after < change.before}
     for change in ceiling.apply(cluster, plan.service.name, lambda _: lowered) if lowered else ():
         yield Note(text=str(change))
+    if plan.job_lines:
+        ceiling.wait_for_room(cluster, plan.service.name, plan.service.version, plan.job)
 
 
 def register(cluster: Cluster, plan: Plan) -> str:

@@ -21,6 +21,8 @@ def job(version: str, count: int, bounds: tuple[int, int] | None = None, *, tota
         "Namespace": "default",
         "Region": "global",
         "Stop": False,
+        "Stable": True,
+        "Version": 3,
         "JobModifyIndex": 1,
         "Meta": {"nomadserve_service": "s", "nomadserve_version": version},
         "TaskGroups": [{"Name": "serve", "Count": count, "Scaling": scaling}],
@@ -34,6 +36,7 @@ class Nomad:
         self.by_id = {each["ID"]: each for each in jobs}
         self.chance = random.Random(seed) if seed is not None else None
         self.greedy = greedy
+        self.former: dict[str, Job] = {}
         self.highest = self.total()
 
     def total(self) -> int:
@@ -70,6 +73,10 @@ class Nomad:
         self.by_id[job["ID"]] = copy.deepcopy(job) | {"JobModifyIndex": modify_index + 1}
         self.highest = max(self.highest, self.total())
         return "evaluation"
+
+    def stable_revision(self, job_id: str, *, before: int) -> Job | None:
+        assert before == self.by_id[job_id]["Version"]
+        return self.former.get(job_id)
 
     def shares(self) -> dict[str, int]:
         return {
@@ -123,6 +130,47 @@ def test_lending_takes_no_replica_away_and_gives_no_more_than_what_is_kept_after
     ceiling.lend(cluster_of(nomad), "s", {"v1": 100, "v2": 0}, {"v1": 0, "v2": 100})
     assert nomad.shares() == {"v1": 3, "v2": 3}
     assert nomad.total() == 4
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is waited for."""
+    monkeypatch.setattr(ceiling, "SETTLED_WITHIN_S", 0.05)
+    monkeypatch.setattr(ceiling, "POLL_S", 0.01)
+
+
+def deploying(version: str, count: int, most: int, *, before: int) -> Nomad:
+    """Two versions; a deployment of the one named runs that, where it fails, brings `before` replicas back."""
+    other = "v1" if version == "v2" else "v2"
+    nomad = Nomad(job(version, count, (1, most)) | {"Stable": False}, job(other, 1, (1, 1)))
+    nomad.by_id[f"s-{other}"]["TaskGroups"][0]["Scaling"]["Policy"]["own_max"] = 5
+    nomad.former[f"s-{version}"] = job(version, before, (1, before))
+    return nomad
+
+
+@pytest.mark.usefixtures("hurried")
+def test_what_a_failed_deployment_may_bring_back_is_given_to_nobody() -> None:
+    nomad = deploying("v1", 1, 1, before=5)
+    told = ceiling.settle(cluster_of(nomad), "s", {"v1": 0, "v2": 100})
+    assert nomad.shares() == {"v1": 1, "v2": 1}
+    assert "warning: v2 keeps 1 while another version is deployed" in str(told[-1])
+
+
+@pytest.mark.usefixtures("hurried")
+def test_once_the_deployment_is_over_it_is_given() -> None:
+    nomad = deploying("v1", 1, 1, before=5)
+    nomad.by_id["s-v1"]["Stable"] = True
+    ceiling.settle(cluster_of(nomad), "s", {"v1": 0, "v2": 100})
+    assert nomad.shares()["v2"] == 5
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_new_version_waits_for_it_too_and_then_says_so() -> None:
+    nomad = deploying("v1", 3, 3, before=5)
+    with pytest.raises(BlockedOnCapacity, match="while another version is deployed, its former replicas may come back"):
+        ceiling.wait_for_room(cluster_of(nomad), "s", "v3", job("v3", 1, (1, 1)))
+    nomad.by_id["s-v1"]["Stable"] = True
+    ceiling.wait_for_room(cluster_of(nomad), "s", "v3", job("v3", 1, (1, 1)))
 
 
 def new_shares(new: Job, *others: Job, version: str = "v2", **weights: float) -> dict[str, int]:
