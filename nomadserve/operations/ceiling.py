@@ -210,7 +210,10 @@ def shares_with(
         raise too_low(ceiling, claims)
     if len(others) < len(versions):
         kept = {each.name: min(each.most, claims[each.name].most) for each in versions}
-        return shares(ceiling, holding(claims, kept if sum(kept.values()) <= ceiling else {}))
+        try:
+            return shares(ceiling, holding(claims, kept))
+        except NoRoom:
+            return shares(ceiling, claims)
     live = {other.name: groups.total(other.job) for other in others}
     try:
         return shares(ceiling, holding(claims, live))

@@ -1,9 +1,10 @@
 """Deploy a version of a service."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from dataclasses import replace
 
 from nomadserve.nomad_api import Job, JobChanged
-from nomadserve.operations import ceiling, traffic
+from nomadserve.operations import ceiling, groups, traffic
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.events import Done, Event, JobRegistered, Note
 from nomadserve.operations.follow import follow
@@ -40,6 +41,8 @@ def up(cluster: Cluster, plan: Plan, *, is_detached: bool, timeout_s: float) -> 
     yield from traffic.write_routes(cluster, service.name, list(plan.routes))
     yield from traffic.name_at_gateway(cluster, service.name, is_wanted=True)
     yield from give_way(cluster, plan)
+    if not is_detached:
+        plan = yield from cross_over(cluster, plan, timeout_s=timeout_s)
     evaluation_id = register(cluster, plan) if plan.job_lines else None
     if evaluation_id:
         yield JobRegistered(job_id=service.job_id)
@@ -70,6 +73,23 @@ def give_way(cluster: Cluster, plan: Plan) -> Iterator[Event]:
         yield Note(text=str(change))
     if plan.job_lines:
         ceiling.wait_for_room(cluster, plan.service.name, plan.service.version, plan.job)
+
+
+def cross_over(cluster: Cluster, plan: Plan, *, timeout_s: float) -> Generator[Event, None, Plan]:
+    """Where replicas move to another group of the job, start their successors first; the plan for what is then left.
+
+    Raises: as `follow`.
+    """
+    job = groups.bridge(plan.before, plan.job) if plan.before else None
+    if job is None:
+        return plan
+    yield Note(text="replicas move from one group to the other: their successors start first")
+    evaluation = cluster.nomad.register(job, source=plan.source, modify_index=plan.modify_index, preserve_counts=False)
+    yield from follow(cluster, job, evaluation_id=evaluation, timeout_s=timeout_s)
+    current = cluster.nomad.job(job["ID"])
+    if current is None:
+        raise JobChanged(f"`{job['ID']}` was stopped by somebody else meanwhile")
+    return replace(plan, before=current, modify_index=current["JobModifyIndex"], preserves_count=False)
 
 
 def register(cluster: Cluster, plan: Plan) -> str:

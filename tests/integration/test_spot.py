@@ -176,6 +176,20 @@ def test_a_drained_spot_node_gives_its_replicas_away(
     nodes["spot-b"].drain(is_draining=False)
 
 
+def test_a_higher_minimum_moves_replicas_without_a_gap(
+    mixed: Load, spot_cli: Cli, spot_cluster: RunningCluster, write_service: WriteService
+) -> None:
+    file = write_service("mixed", "prefer = true\n on_demand_min = 2", "replicas = 3", cpu=21)
+    moving, seen = spot_cli.start("up", file, "--yes"), []
+    while moving.poll() is None:
+        seen.append(healthy(spot_cluster, "mixed-v1"))
+        time.sleep(0.3)
+    assert moving.returncode == 0
+    assert min(seen) >= 3
+    found = places(spot_cluster, "mixed-v1")
+    assert (found.total(), sum(found[f"on-demand@{node}"] for node in STEADY)) == (3, 2)
+
+
 SCALED = 'scaling {\n min = 2\n max = 6\n evaluation_interval = "2s"\n cooldown = "20s"\n query = "vector(4)"\n }'
 
 

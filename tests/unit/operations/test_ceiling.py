@@ -210,6 +210,11 @@ def test_a_lower_ceiling_in_the_file_of_a_version_that_runs_is_obeyed() -> None:
     assert found == {"v1": 2, "v2": 2}
 
 
+def test_a_higher_min_in_the_file_of_a_version_that_runs_takes_what_it_needs() -> None:
+    found = new_shares(job("v2", 3, (3, 5)), job("v1", 5, (1, 5)), job("v2", 1, (1, 1)), v1=100, v2=0)
+    assert found == {"v1": 3, "v2": 3}
+
+
 @pytest.mark.parametrize("greedy", [False, True], ids=["any count", "always the most"])
 @pytest.mark.parametrize("seed", range(20))
 def test_the_sum_never_exceeds_the_ceiling_whatever_the_autoscaler_does_meanwhile(seed: int, greedy: bool) -> None:
