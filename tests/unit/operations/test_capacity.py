@@ -151,3 +151,24 @@ def test_scaling_first_holds_the_new_replicas_while_traffic_moves(
     else:
         move()
     assert nomad.registered == registered
+
+
+ON_DEMAND = {"Name": "on-demand", "Count": 2}
+
+
+def test_replicas_on_demand_are_part_of_what_scaling_first_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    nomad = RecordingNomad({"Min": 0, "Max": 5})
+    nomad.current["TaskGroups"].append(ON_DEMAND)  # type: ignore[attr-defined]
+    monkeypatch.setattr(capacity, "place_of", lambda cluster, *_: cluster)
+    monkeypatch.setattr(capacity, "follow", lambda *_, **__: iter(()))
+    cluster = Cluster(nomad, FakeConsul({}))  # type: ignore[arg-type]
+    with capacity.held_up(cluster, [Shortage("s", "v2", 50, 3, 6)]) as events:
+        assert [str(event) for event in events] == ["scaling v2 to 6 replicas first"]
+    assert nomad.registered == [(4, 4), (4, 0)]
+
+
+def test_a_policys_answer_is_without_the_replicas_on_demand() -> None:
+    body = {"source": "prometheus", "query": "wish"}
+    scaled = {"Name": "serve", "Count": 1, "Scaling": {"Policy": {"check": [{"in_flight": [body]}]}}}
+    job = {"TaskGroups": [scaled, ON_DEMAND]}
+    assert capacity.wish(FakePrometheus({"wish": [3.0]}), job) == 5.0  # type: ignore[arg-type]
