@@ -35,6 +35,8 @@ def show_only_given(environ: MutableMapping[str, str]) -> None:
         environ[SHOWN] = ""
     elif given and all(part.strip().startswith(UUID_STARTS) for part in given.split(",")):
         environ[SHOWN] = given
+    if SHOWN in environ:
+        log.info("CUDA sees the GPUs that this task was given: %s", environ[SHOWN] or "none")
 
 
 def are_given(environ: Mapping[str, str]) -> bool:

@@ -122,6 +122,17 @@ def test_task_learns_its_gpu_from_its_environment(large: dict[str, Any]) -> None
     assert {environment["NVIDIA_VISIBLE_DEVICES"] for environment in environments} == {",".join(ids)}
 
 
+def test_replica_shows_that_gpu_to_cuda_and_no_other(large: dict[str, Any], gpu_cluster: RunningCluster) -> None:
+    _, ids = devices_of(large)
+    log = requests.get(
+        f"{gpu_cluster.nomad}/v1/client/fs/logs/{large['ID']}",
+        params={"task": "serve", "type": "stderr", "plain": "true"},
+        timeout=10,
+    ).text
+    assert f"CUDA sees the GPUs that this task was given: {ids[0]}" in log
+    assert "no GPU metrics: the NVIDIA driver does not answer" in log  # it is made up
+
+
 def test_count_gives_as_many_gpus(gpu_cli: Cli, gpu_cluster: RunningCluster, write_service: WriteService) -> None:
     gpu_cli("up", write_service("pair", 'count  = 2\n    memory = ">= 20 GiB"\n    model  = "L4"'))
     name, ids = devices_of(only_allocation(gpu_cluster, "pair-v1"))

@@ -26,10 +26,16 @@ SLICE = "MIG-cccc3333-0000-0000-0000-000000000003"
         (f"{A},1", None),
     ],
 )
-def test_cuda_sees_the_named_gpus_that_the_task_was_given(given: str, shown: str | None) -> None:
+def test_cuda_sees_the_named_gpus_that_the_task_was_given(
+    given: str, shown: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
     environ = {"NVIDIA_VISIBLE_DEVICES": given}
-    show_only_given(environ)
+    with caplog.at_level(logging.INFO):
+        show_only_given(environ)
     assert environ.get("CUDA_VISIBLE_DEVICES") == shown
+    assert caplog.messages == (
+        [] if shown is None else [f"CUDA sees the GPUs that this task was given: {shown or 'none'}"]
+    )
 
 
 @pytest.mark.parametrize("chosen", ["1", "", B])
