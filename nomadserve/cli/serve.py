@@ -46,7 +46,12 @@ MODEL_KEYS = ("name", "engine", "max_batch", "threads", "warmup", "instances", "
 @click.option("--instances", type=int, help="TensorRT: how often the model is set up on each GPU (default 1).")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="TensorRT: that an ONNX file is built with.")
 @click.option(
-    "--profile", "profiles", type=profile, multiple=True, metavar="INPUT=MIN:OPT:MAX", help="TensorRT: shapes to cover."
+    "--profile",
+    "profiles",
+    type=profile,
+    multiple=True,
+    metavar="INPUT=MIN:OPT:MAX",
+    help="Shapes of rows that may differ.",
 )
 @click.option("--service", help="What the service is called; as the model if left away.")
 @click.option("--version", help="Version of the service, in every reply (default dev).")

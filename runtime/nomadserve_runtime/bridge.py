@@ -1,5 +1,6 @@
 """The framework behind the server's own interface: RSGI in, ASGI out."""
 
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -23,10 +24,12 @@ class AsgiBridge:
 
     async def __call__(self, scope: Scope, exchange: Exchange) -> None:
         """One request."""
-        reply = _Reply()
+        reply, started_at = _Reply(), time.monotonic()
         await self._app(_asgi_scope(scope), _Body(exchange).receive, reply.send)
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in reply.headers]
-        exchange.response_bytes(reply.status, headers + self._headers, bytes(reply.body))
+        timing = f"total;dur={(time.monotonic() - started_at) * 1e3:.3f}"
+        headers += [*self._headers, ("server-timing", timing)]
+        exchange.response_bytes(reply.status, headers, bytes(reply.body))
 
 
 class _Body:

@@ -23,6 +23,7 @@ from nomadserve_runtime.metrics import ModelMetrics
 from nomadserve_runtime.refusal import Doorman
 from nomadserve_runtime.rsgi import Exchange, ReplyHeaders, Scope
 from nomadserve_runtime.slots import Ticket
+from nomadserve_runtime.turns import Turns
 from nomadserve_runtime.wire import ENVELOPE_NBYTES_MAX, Encoded, ModelWire, Query, model_named_in
 from nomadserve_runtime.wire.binary import HEADER, json_nbytes_of
 from nomadserve_runtime.wire.compression import COMPRESS_NBYTES_MIN, accepted_coding, compress, decompress
@@ -81,6 +82,9 @@ class InferForm:
             return model.wire.encode_binary(ticket.outputs(), id=request_id, wanted=query.outputs, binary=query.binary)
         return model.wire.encode_infer(ticket.outputs(), id=request_id, wanted=query.outputs)
 
+
+# A body of JSON that takes as long to read as a dozen small requests take in all.
+LONG_NBYTES_MIN = 256 * 1024
 
 # Of a request that was refused before its head was read.
 NO_HEAD = Head(math.inf, math.inf)
@@ -153,6 +157,7 @@ class Inference:
         self._id_numbers = itertools.count(1)
         self._json_headers: ReplyHeaders = [("content-type", "application/json"), ("x-nomadserve-version", version)]
         self._json_fields = "".join([f"{name}: {value}\r\n" for name, value in self._json_headers])
+        self._turns = Turns()
         self._doorman = Doorman(self._json_headers)
 
     def refresh(self) -> None:
@@ -199,6 +204,7 @@ class Inference:
     ) -> None:
         try:
             body = await _receive(exchange, head, model.wire.body_nbytes_max)
+            await self._turn_to_read(body, head)
         except Fault as fault:
             self._fail(fault, exchange, model, head, arrived_at)
             return
@@ -206,12 +212,18 @@ class Inference:
             model.batcher.reading -= 1
         self._admit(model, form, head, body, exchange, arrived_at)
 
+    async def _turn_to_read(self, body: bytes | memoryview, head: Head) -> None:
+        """Return when a body may be read that takes long."""
+        if head.coding or (len(body) >= LONG_NBYTES_MIN and head.json_nbytes is None):
+            await self._turns()
+
     async def _answer_named(self, scope: Scope, exchange: Exchange) -> None:
         arrived_at = time.monotonic()
         head = NO_HEAD
         try:
             head = read_head(scope.headers, nbytes_max=self._body_nbytes_max)
             body = await _receive(exchange, head, self._body_nbytes_max)
+            await self._turn_to_read(body, head)
             if head.coding:
                 body = decompress(body, head.coding, nbytes_max=self._body_nbytes_max)
             model = self._model_named_in(body)
@@ -297,7 +309,8 @@ class Inference:
         if model is not None:
             _count(model, fault)
         content: dict[str, Any] = {"error": fault.message, "reason": fault.reason}
-        headers = [*self._json_headers, *fault.headers]
+        timing = f"total;dur={(time.monotonic() - arrived_at) * 1e3:.3f}"
+        headers = [*self._json_headers, ("server-timing", timing), *fault.headers]
         if isinstance(fault, Refused):
             content["retry_after_ms"] = math.ceil(fault.retry_after_s * 1000)
             headers.append(("retry-after", str(max(1, math.ceil(fault.retry_after_s)))))

@@ -76,10 +76,14 @@ class Spread:
     def sweep(self) -> None:
         """Count what was gathered."""
         if self._gathered:
-            places = np.searchsorted(self._bounds, self._gathered)
-            self._counts += np.bincount(places, minlength=len(self._counts))
-            self._total += sum(self._gathered)
+            self.add_all(np.array(self._gathered))
             self._gathered.clear()
+
+    def add_all(self, values: np.ndarray) -> None:
+        """Count so many values at once."""
+        places = np.searchsorted(self._bounds, values)
+        self._counts += np.bincount(places, minlength=len(self._counts))
+        self._total += float(values.sum())
 
     def buckets(self) -> list[tuple[str, float]]:
         """Bound and how many values were not above it, as Prometheus has it."""
@@ -95,9 +99,10 @@ class Stages:
     # request of a batch the whole batch's time; from the end of the batch to the encoded reply.
     WORDS = ("receive", "queue", "engine", "reply")
 
-    __slots__ = ("_gathered", "_sums", "add")
+    __slots__ = ("_gathered", "_receive", "_reply", "_sums", "add")
 
     def __init__(self) -> None:
+        self._receive, self._reply = Spread(SECONDS), Spread(SECONDS)
         self._sums = np.zeros(len(self.WORDS))
         self._gathered: list[tuple[float, float, float, float]] = []
         self.add: Callable[[tuple[float, float, float, float]], None] = self._gathered.append  # one request
@@ -105,8 +110,23 @@ class Stages:
     def sweep(self) -> None:
         """Sum up what was gathered."""
         if self._gathered:
-            self._sums += np.sum(self._gathered, axis=0)
+            stages = np.array(self._gathered)
+            self._sums += stages.sum(axis=0)
+            self._receive.add_all(stages[:, 0])
+            self._reply.add_all(stages[:, 3])
             self._gathered.clear()
+
+    @property
+    def receive(self) -> Spread:
+        """The first stage of each request."""
+        self.sweep()
+        return self._receive
+
+    @property
+    def reply(self) -> Spread:
+        """The last stage of each request."""
+        self.sweep()
+        return self._reply
 
     def seconds(self) -> dict[str, float]:
         """The sums, by the words above."""
@@ -160,6 +180,16 @@ class ModelMetrics:
                 spread.sweep()
                 self.stages.sweep()
 
+    @property
+    def receive_seconds(self) -> Spread:
+        """From the request's arrival to its rows in the queue; those answered ok."""
+        return self.stages.receive
+
+    @property
+    def reply_seconds(self) -> Spread:
+        """From the end of the batch to the encoded reply; those answered ok."""
+        return self.stages.reply
+
     def unwatch(self) -> None:
         """The model is not loaded: its gauges say 0."""
         self.in_flight: Callable[[], float] = _zero
@@ -196,8 +226,10 @@ GAUGES = (
 HISTOGRAMS = (
     ("batch_rows", "Rows of each batch"),
     ("request_seconds", "Arrival to encoded reply, answered ok"),
+    ("receive_seconds", "Arrival to the rows in the queue, answered ok"),
     ("queue_seconds", "Admission to the start of the batch"),
     ("engine_seconds", "Run time of each batch"),
+    ("reply_seconds", "End of the batch to encoded reply, answered ok"),
 )
 # Name of the series, which is that of the attribute of a `GpuReading`; what it tells.
 GPU_GAUGES = (

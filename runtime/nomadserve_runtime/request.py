@@ -192,8 +192,10 @@ class Request:
             self._connection.send(self, status, fields, body)
 
     def on_hang_up(self, call: Callable[[], None]) -> None:
-        """Call it, once, where the client goes away before it is answered."""
+        """Call it, once, where the client goes away before it is answered; at once where it has gone already."""
         self._on_hang_up = call
+        if self._connection.is_lost:
+            self.lose()
 
     async def client_disconnect(self) -> None:
         """Return when the client has closed the connection."""

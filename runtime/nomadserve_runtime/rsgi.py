@@ -100,7 +100,7 @@ class Exchange(Protocol):
         ...
 
     def on_hang_up(self, call: Callable[[], None]) -> None:
-        """Call it, once, where the client goes away before it is answered."""
+        """Call it, once, where the client goes away before it is answered; at once where it has gone already."""
         ...
 
     def hold(self) -> None:

@@ -366,3 +366,18 @@ def test_stopping_answers_what_is_there_and_closes_all() -> None:
         await stopping
 
     talking(test)
+
+
+def test_a_client_that_left_before_anybody_asked_is_noticed_all_the_same() -> None:
+    async def test(talk: Talk) -> None:
+        talk.echo.gate.clear()
+        await talk.say(POST + b"abc")
+        asked = talk.connection._answering
+        assert asked is not None
+        talk.connection.connection_lost(None)
+        told: list[bool] = []
+        asked.on_hang_up(lambda: told.append(True))
+        assert told == [True]
+        talk.echo.gate.set()
+
+    talking(test)

@@ -219,3 +219,47 @@ def test_the_body_names_the_model_where_there_are_several() -> None:
             assert (b.counted("ok", model="a"), b.counted("ok", model="b")) == (0, 1)
 
     run(test)
+
+
+def test_every_reply_tells_how_long_it_took_whatever_it_says() -> None:
+    async def test() -> None:
+        with bench(m=fake_engine(fail_on=666), timeout_s=5) as b:
+            replies = [
+                await b.client("POST", PLAIN, ONE_ROW),
+                await b.client("POST", PLAIN, b"[1, 2"),
+                await b.client("POST", PLAIN, {"inputs": {"x": [[666]]}}),
+                await b.client("GET", "/v2/health/live"),
+                await b.client("GET", "/nowhere"),
+            ]
+            b.models["m"].batcher.start_draining()
+            replies.append(await b.client("POST", PLAIN, ONE_ROW))
+            assert [reply.status for reply in replies] == [200, 400, 500, 200, 404, 503]
+            assert all("dur=" in reply.headers["server-timing"] for reply in replies)
+
+    run(test)
+
+
+def test_of_long_bodies_one_is_read_in_a_turn_of_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "LONG_NBYTES_MIN", 10)
+
+    async def test() -> None:
+        with bench(m=fake_engine(batch_max=8)) as b:
+            turn, seen = 0, []
+            decode = inference.PLAIN.decode
+
+            def count() -> None:
+                nonlocal turn
+                turn += 1
+                asyncio.get_running_loop().call_soon(count)
+
+            def noted(*what: Any) -> Any:
+                seen.append(turn)
+                return decode(*what)
+
+            monkeypatch.setattr(inference.PLAIN, "decode", noted)
+            count()
+            replies = await asyncio.gather(*(b.client("POST", PLAIN, ONE_ROW) for _ in range(6)))
+            assert {reply.status for reply in replies} == {200}
+            assert len(set(seen)) == len(seen) == 6
+
+    run(test)

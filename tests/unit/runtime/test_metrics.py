@@ -24,7 +24,14 @@ def test_every_series_of_the_contract_is_there_from_the_start(series: Series, me
         assert value(series, "refused_total", reason=word) == 0
     for name in ("in_flight", "queued_rows", "backlog_seconds", "rows_total"):
         assert value(series, name) == 0
-    for name in ("batch_rows", "request_seconds", "queue_seconds", "engine_seconds"):
+    for name in (
+        "batch_rows",
+        "request_seconds",
+        "receive_seconds",
+        "queue_seconds",
+        "engine_seconds",
+        "reply_seconds",
+    ):
         assert value(series, f"{name}_count") == 0
 
 
@@ -48,3 +55,13 @@ def test_two_processes_worth_of_series_do_not_meet(series: Series, metrics: Mode
     other = Series()
     other.model("digits")
     assert (value(series, "rows_total"), value(other, "rows_total")) == (5, 0)
+
+
+def test_each_stage_of_a_request_is_counted_where_it_belongs(series: Series, metrics: ModelMetrics) -> None:
+    metrics.stages.add((0.002, 0.1, 0.2, 0.00005))
+    metrics.stages.add((0.04, 0.1, 0.2, 0.003))
+    for name, bound, count in (("receive", "0.0025", 1), ("receive", "0.05", 2), ("reply", "0.0005", 1)):
+        assert value(series, f"{name}_seconds_bucket", le=bound) == count
+    assert value(series, "receive_seconds_sum") == pytest.approx(0.042)
+    assert value(series, "stage_seconds_total", stage="receive") == pytest.approx(0.042)
+    assert value(series, "reply_seconds_count") == 2
