@@ -44,28 +44,29 @@ class ProcessTree:
 
     def cpu_s(self) -> float:
         """User and system time of all that live now, and of their children that were waited for."""
-        return sum(_cpu_ticks(pid) for pid in self._pids()) / TICKS_PER_S
+        return sum(_cpu_ticks(pid) for pid in self.pids()) / TICKS_PER_S
 
     def memory_mb(self) -> float:
         """Proportional share of memory of all, MB."""
-        return sum(_memory_kb(pid) for pid in self._pids()) / 1000
+        return sum(_memory_kb(pid) for pid in self.pids()) / 1000
 
     def prefer(self, nice: int) -> None:
         """Give all of them this priority."""
-        for pid in self._pids():
+        for pid in self.pids():
             prefer(pid, nice)
 
     def end(self) -> None:
         """SIGTERM to all, SIGKILL to whoever is left."""
-        _signal(self._pids(), signal.SIGTERM)
+        _signal(self.pids(), signal.SIGTERM)
         give_up_at = time.monotonic() + END_WITHIN_S
-        while self._pids() and time.monotonic() < give_up_at:
+        while self.pids() and time.monotonic() < give_up_at:
             self._first.poll()
             time.sleep(0.1)
-        _signal(self._pids(), signal.SIGKILL)
+        _signal(self.pids(), signal.SIGKILL)
         self._first.wait()
 
-    def _pids(self) -> list[int]:
+    def pids(self) -> list[int]:
+        """Of all that live now."""
         return [int(path.name) for path in Path("/proc").glob("[0-9]*") if self._is_ours(path)]
 
     def _is_ours(self, process: Path) -> bool:
