@@ -226,6 +226,19 @@ def shares_with(
         ) from None
 
 
+def lower_elsewhere(version: str, job: Job, versions: list[Version]) -> list[str]:
+    """A line where another version's file has a lower `max_total` than this job, whose own then does not hold."""
+    others = [other for other in versions if other.name != version and other.ceiling is not None]
+    holder = min(others, key=lambda other: other.ceiling or 0, default=None)
+    own = ceiling_of(job)
+    if holder is None or holder.ceiling is None or (own is not None and own <= holder.ceiling):
+        return []
+    asked = f", not the {own} of this file" if own else ", although this file has none"
+    return [
+        f"`max_total` is {holder.ceiling}, by the file of {holder.name}{asked}: the lowest holds until that is up, too"
+    ]
+
+
 def holding(claims: Mapping[str, Claim], held: Mapping[str, int]) -> dict[str, Claim]:
     """The claims, with what a version holds as the least that it must be left."""
     least = {name: max(claim.least, held.get(name, 0)) for name, claim in claims.items()}

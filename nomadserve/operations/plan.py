@@ -40,7 +40,7 @@ class Plan:
         warnings: Nomad's own.
         shares: by version, the most replicas that it may have under `max_total`.
         share_changes: what changes of that for the other versions.
-        notes: what should be known about the scaling policy, and about spot nodes.
+        notes: what should be known about the scaling policy, the ceiling, and spot nodes.
     """
 
     service: Service
@@ -126,7 +126,11 @@ def make_plan(cluster: Cluster, service: Service) -> Plan:
         warnings=planned.get("Warnings") or "",
         shares=shares,
         share_changes=tuple(ceiling.changes([each for each in versions if each.name != service.version], shares)),
-        notes=(*check_policy(cluster, service, job), *spot_notes(cluster, service)),
+        notes=(
+            *check_policy(cluster, service, job),
+            *ceiling.lower_elsewhere(service.version, job, versions),
+            *spot_notes(cluster, service),
+        ),
     )
 
 

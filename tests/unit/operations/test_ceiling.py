@@ -233,3 +233,22 @@ def test_the_sum_never_exceeds_the_ceiling_whatever_the_autoscaler_does_meanwhil
         before = after
     assert nomad.highest <= CEILING
     assert nomad.highest == CEILING or not greedy, "the room that there is can be used"
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "expected"),
+    [
+        (6, 6, ""),
+        (4, 6, ""),
+        (9, None, ""),
+        (9, 6, "`max_total` is 6, by the file of v1, not the 9 of this file: the lowest holds"),
+        (None, 6, "`max_total` is 6, by the file of v1, although this file has none: the lowest holds"),
+    ],
+)
+def test_whose_ceiling_holds_is_said_where_it_is_not_this_files(
+    own: int | None, other: int | None, expected: str
+) -> None:
+    versions = ceiling.running(cluster_of(Nomad(job("v1", 2, (1, 4), total=other), job("v2", 1, (1, 4)))), "s")
+    notes = ceiling.lower_elsewhere("v2", job("v2", 1, (1, 4), total=own), versions)
+    assert bool(notes) == bool(expected)
+    assert all(expected in note for note in notes)
