@@ -16,6 +16,7 @@ from tests.integration.local_clusters import NOMADSERVE, Cli, RunningCluster
 from tests.tensorrt_rtx import FOLDER, needs_rtx
 from tests.unit.runtime.trt.models import write_deep, write_one, write_product
 
+GOLDEN = Path(__file__).parents[1] / "unit" / "golden"
 L4 = FakeGpu(name="NVIDIA L4", memory_mib=23034)
 
 Write = Callable[..., str]
@@ -82,6 +83,15 @@ def nomad(cluster: RunningCluster, path: str) -> Any:
     reply = requests.get(f"{cluster.nomad}/v1/{path}", timeout=10)
     reply.raise_for_status()
     return reply.json()
+
+
+@pytest.mark.parametrize("golden", sorted(GOLDEN.glob("tensorrt*.hcl")), ids=lambda path: path.name)
+def test_nomad_takes_the_jobs_of_every_driver(golden: Path, gpu_cluster: RunningCluster) -> None:
+    wanted = {"JobHCL": golden.read_text(encoding="utf-8"), "Canonicalize": True}
+    parsed = requests.post(f"{gpu_cluster.nomad}/v1/jobs/parse", json=wanted, timeout=10)
+    assert parsed.ok, parsed.text
+    checked = requests.post(f"{gpu_cluster.nomad}/v1/validate/job", json={"Job": parsed.json()}, timeout=10).json()
+    assert not checked["ValidationErrors"], checked
 
 
 @needs_rtx

@@ -69,7 +69,8 @@ def plan_for(path: Path, options: BuildOptions, *, progress: Progress | None) ->
     entry = folder / f"{key_of(build)}.plan"
     with _locked(entry, path, progress):
         if found := _read(entry, build):
-            os.utime(metadata_path(entry))
+            with contextlib.suppress(OSError):  # it may belong to another user of the node
+                os.utime(metadata_path(entry))
             log.info("%s: the plan was built already: %s", path.name, entry)
             return found
         _remove_unused(folder)
@@ -164,6 +165,8 @@ def _locked(entry: Path, path: Path, progress: Progress | None) -> Iterator[None
     lock = entry.with_suffix(".lock")
     try:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        with contextlib.suppress(OSError):  # other users of the node lock it, too, whatever our umask is
+            os.fchmod(handle, 0o666)
     except OSError as error:
         raise CannotStart(
             f"no plans can be kept in `{entry.parent}`: {error.strerror}",

@@ -19,6 +19,7 @@ class Config:
         self.calibration_profile: Any = None
         self.int8_calibrator: Any = None
         self.progress_monitor: Any = None
+        self.builder_optimization_level = 3
         self.timing = b""
 
     def set_flag(self, flag: Any) -> None:

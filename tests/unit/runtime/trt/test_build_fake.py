@@ -82,7 +82,7 @@ def test_options_reach_the_builder(tensorrt: FakeTensorRT, tmp_path: Path) -> No
     )
     assert config.profiles[0].shapes == {"x": ((1, 8), (16, 8), (16, 8))}
     assert config.limits == {0: 512 << 20}
-    assert config.builder_optimization_level == 5  # type: ignore[attr-defined]  # set by the builder alone
+    assert config.builder_optimization_level == 5
 
 
 def test_timings_are_kept_for_the_next_build(tensorrt: FakeTensorRT, tmp_path: Path, cache: Path) -> None:

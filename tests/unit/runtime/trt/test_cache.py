@@ -127,6 +127,22 @@ def test_a_plan_that_its_gpu_refused_is_built_anew(tmp_path: Path) -> None:
 
 @needs_rtx
 @pytest.mark.usefixtures("rtx")
+def test_a_plan_of_another_user_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_product(tmp_path / "m.onnx")
+    plan = plan_for(path, BuildOptions(), progress=None)
+    assert plan.path.with_suffix(".lock").stat().st_mode & 0o666 == 0o666
+    assert plan.path.stat().st_mode & 0o044 == 0o044
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    for forbidden in ("utime", "fchmod"):
+        monkeypatch.setattr(os, forbidden, refuse)
+    assert plan_for(path, BuildOptions(), progress=None).origin == "cached"
+
+
+@needs_rtx
+@pytest.mark.usefixtures("rtx")
 def test_nothing_but_whole_files_is_left(tmp_path: Path, cache: Path) -> None:
     plan = plan_for(write_product(tmp_path / "m.onnx"), BuildOptions(), progress=None)
     assert {file.name for file in cache.iterdir()} == {
