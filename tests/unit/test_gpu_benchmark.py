@@ -1,12 +1,16 @@
 """The benchmark on a GPU is not run by the tests; all of it that needs none is, on small networks and a made-up GPU."""
 
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from click.testing import CliRunner
 
+from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import bare
 from benchmarks.gpu.bare import Bare
 from benchmarks.gpu.correctness import Difference, compare, right_answers
@@ -16,7 +20,11 @@ from benchmarks.gpu.report import Line, Result, text
 from benchmarks.gpu.serving import Served
 from nomadserve_runtime.config import ModelConfig
 from nomadserve_runtime.engine import Engine, open_engine
+from nomadserve_runtime.engines.trt import engine
+from nomadserve_runtime.engines.trt.cache import Plan
+from nomadserve_runtime.engines.trt.engine import GRAPHS
 from nomadserve_runtime.wire import ModelWire
+from tests.unit.runtime.models import write_sum_model
 from tests.unit.runtime.trt.fake_cuda import Machine
 from tests.unit.runtime.trt.fake_tensorrt_runtime import write_plan
 from tests.unit.runtime.trt.gpu import opening, plug_in
@@ -70,9 +78,9 @@ def test_the_bare_engine_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyP
     machine = Machine(gpus=2)
     plug_in(monkeypatch, machine)
     network = Network("sums", tmp_path, (np.ones((3, 4), np.float32),))
-    with opening(machine, write_plan(tmp_path / "m.plan")) as engine:
+    with opening(machine, write_plan(tmp_path / "m.plan")) as opened:
         for is_pinned in (True, False):
-            found = bare.measure(engine, network, rows=8, seconds=0.05, is_pinned=is_pinned)
+            found = bare.measure(opened, network, rows=8, seconds=0.05, is_pinned=is_pinned)
             assert found.rows_per_s > 0
             assert found.batch_ms > 0
 
@@ -80,8 +88,8 @@ def test_the_bare_engine_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("rows", [1, 5])
 def test_requests_are_what_the_server_reads(rows: int, tmp_path: Path) -> None:
     network = small_bert(tmp_path)
-    engine = ort(network)
-    wire = ModelWire("m", version="v1", inputs=engine.inputs, outputs=engine.outputs, rows_max=8)
+    asked = ort(network)
+    wire = ModelWire("m", version="v1", inputs=asked.inputs, outputs=asked.outputs, rows_max=8)
     head, _, body = request_of(network, ["ids", "mask"], model="m", rows=rows).partition(b"\r\n\r\n")
     fields = dict(line.split(": ") for line in head.decode().splitlines()[1:])
     assert int(fields["content-length"]) == len(body)
@@ -102,3 +110,32 @@ def test_the_report_says_what_was_met() -> None:
     assert "| 1 | 960 | 96% | 10.00 | 20.00 | 55 | 60.0 | 0 |" in found
     assert "| share of the bare engine, ResNet-50 FP16 | ≥ 0.95 | 0.960 | met |" in found
     assert "| CPU µs a request | ≤ 60 | 55 | met |" in found
+
+
+def test_a_whole_run_ends_with_a_report_and_all_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a made-up GPU, whose plans compute what the model does; the server's part is in `tests/contract`."""
+    plug_in(monkeypatch, Machine())
+    monkeypatch.setattr(bare, "WARM_UP_S", 0.01)
+    monkeypatch.setenv(GRAPHS, "1")
+    plan = Plan(write_plan(tmp_path / "m.plan").read_bytes(), None, "given", tmp_path / "m.plan")
+    monkeypatch.setattr(engine, "plan_for", lambda *_, **__: plan)
+    network = Network("sums", write_sum_model(tmp_path / "sum.onnx"), (np.ones((8, 4), np.float32),))
+    monkeypatch.setitem(command.NETWORKS, "resnet50", lambda folder: network)
+    served = {1: Served(1.0, 2.0, 3.0, 4.0, 5.0, 0)}
+    monkeypatch.setattr(command, "served_by", lambda *_, **__: served)
+    arguments = ["--network", "resnet50", "--precision", "fp16", "--max-batch", "4", "--seconds", "0.02"]
+    done = CliRunner().invoke(command.main, [*arguments, "--output", str(tmp_path / "out" / "results.json")])
+    assert done.exit_code == 0, done.output
+    assert "1 × Fake GPU, TensorRT 10.13.0.35" in done.output
+    assert "### resnet50, fp16: right" in done.output
+    assert "| share of the bare engine, ResNet-50 FP16 |" in done.output
+    (result,) = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [line["rows"] for line in result["lines"]] == [1, 2, 4]
+    assert result["served"] == {"1": dataclasses.asdict(served[1])}
+
+
+def test_without_a_gpu_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(monkeypatch, Machine(gpus=0))
+    done = CliRunner().invoke(command.main, [])
+    assert done.exit_code == 1
+    assert "CUDA does not start: cuInit failed: no CUDA-capable device is detected\nhint: " in done.output

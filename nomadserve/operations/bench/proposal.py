@@ -13,7 +13,7 @@ TARGET_SHARE = 0.75
 # Throughputs of overloaded steps differ by less than this on a quiet machine.
 CONTRADICTION = 1.2
 
-# The runtime hands the engine one batch while another runs (`HANDED_MAX` there): both are ahead of the queue.
+# The runtime hands the engine one batch while another runs (`policy.handed_max` there): both are ahead of the queue.
 BATCHES_AHEAD = 2
 
 
