@@ -55,6 +55,9 @@ def main(environ: Mapping[str, str]) -> int:
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         return error.exit_code
+    except EngineLost as error:  # while it was tried out
+        print(f"error: the engine is lost: {error}", file=sys.stderr)
+        return LOST
     except KeyboardInterrupt:  # before `_run` took the signals over
         return INTERRUPTED
 

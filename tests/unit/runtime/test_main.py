@@ -14,6 +14,8 @@ import pytest
 from nomadserve_runtime import gpu
 from nomadserve_runtime.__main__ import _sample_gpus, main
 from nomadserve_runtime.config import load_config
+from nomadserve_runtime.engines.fake import FakeEngine
+from nomadserve_runtime.errors import EngineLost
 from nomadserve_runtime.metrics import Series
 from tests.unit.runtime.fake_nvml import Card, install
 from tests.unit.runtime.models import write_fake
@@ -77,6 +79,17 @@ def test_gpus_are_measured_where_the_replica_has_any(
     assert len(series.gpus()) == measured
     if sampler is not None:
         sampler.close()
+
+
+def test_an_engine_that_is_lost_while_it_is_tried_out_ends_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def burn(engine: FakeEngine, rows: int) -> float:
+        raise EngineLost("GPU 0 failed: it is on fire")
+
+    monkeypatch.setattr(FakeEngine, "known_seconds", burn)
+    assert main(models(write_fake(tmp_path / "m.json"))) == 1
+    assert capsys.readouterr().err == "error: the engine is lost: GPU 0 failed: it is on fire\n"
 
 
 SIGNAL_WHILE_THE_WAKE_UP_SOCKET_IS_FULL = """

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from nomadserve_runtime.engines.trt import cuda
 from nomadserve_runtime.engines.trt.pipeline import Flight, Pipeline
-from nomadserve_runtime.errors import CannotStart, EngineLost
+from nomadserve_runtime.errors import EngineLost
 from nomadserve_runtime.interpreter import take_turns
 from nomadserve_runtime.slots import Slot
 
@@ -87,20 +87,24 @@ class Worker:
         take_turns()
         try:
             context = cuda.context_of(self._gpu)
-        except CannotStart as error:
+            with cuda.current(context):
+                if _settle(opened, open_pipeline):
+                    self._serve(context)
+        except BaseException as error:
+            if opened.done():
+                raise
             opened.set_exception(error)
-            return
-        with cuda.current(context):
-            if not _settle(opened, open_pipeline):
-                return
-            waiting = Thread(target=self._wait, args=(context,), name=f"gpu-{self._gpu}-done", daemon=True)
-            waiting.start()
-            while (job := self._inbox.get()) is not None:
-                job()
-            self._batches.put(None)
-            waiting.join()
-            if self._lost is None:  # a broken context takes nothing back
-                self.pipeline.close()
+
+    def _serve(self, context: "cuda.driver.Context") -> None:
+        """Do what comes in, until `close`."""
+        waiting = Thread(target=self._wait, args=(context,), name=f"gpu-{self._gpu}-done", daemon=True)
+        waiting.start()
+        while (job := self._inbox.get()) is not None:
+            job()
+        self._batches.put(None)
+        waiting.join()
+        if self._lost is None:  # a broken context takes nothing back
+            self.pipeline.close()
 
     def _enqueue(self, slot: Slot, rows: int, done: Done) -> None:
         batch = _Batch(slot, done, time.monotonic(), None, self._lost)

@@ -106,6 +106,8 @@ def fake_driver(machine: Machine) -> ModuleType:
             return (9, 0)
 
         def retain_primary_context(self) -> "Context":
+            if machine.crashed:
+                raise LogicError(f"cuDevicePrimaryCtxRetain failed: {CRASH}")
             return Context(self._gpu)
 
     class Context:

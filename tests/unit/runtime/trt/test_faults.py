@@ -162,6 +162,16 @@ def test_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.hint == f"{DRIVER}; `CUDA_VISIBLE_DEVICES` is `GPU-gone` here"
 
 
+def test_a_gpu_that_takes_no_context(machine: Machine, tmp_path: Path) -> None:
+    machine.crashed = True
+    found = refusal(write_plan(tmp_path / "m.plan"))
+    assert (
+        found.message
+        == "GPU 0 can't be used: cuDevicePrimaryCtxRetain failed: an illegal memory access was encountered"
+    )
+    assert found.hint == DRIVER
+
+
 def test_no_driver(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lost = ImportError("libcuda.so.1: cannot open shared object file: No such file or directory")
     monkeypatch.setattr(cuda, "missing", lost)
