@@ -11,9 +11,13 @@ Facts about Consul 1.21 (tried): defaults come before what needs their protocol;
 unless a router's destination says otherwise; `Meta` takes 64 keys, values of 512 characters.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
+
+import msgspec
 
 from nomadserve.errors import NomadserveError
 from nomadserve.weights import Weights
@@ -24,12 +28,21 @@ Entry = dict[str, Any]
 ROUTER = "nomadserve"
 """The virtual service that every gateway has as its one upstream."""
 
+WAITING_ROOM = "nomadserve-waiting"
+"""The last resort of versions that may sleep. Every gateway registers its own at 127.0.0.1, and so finds its own."""
+
 SPLIT_HEADER = "x-nomadserve-split"
 """Reply header, set by the gateway: the weights it served the request by."""
 
 VERSION_HEADER = "x-nomadserve-version"
 """Request header that pins a version, past the weights; reply header that names the version that answered."""
 
+
+WAKES_HEADER = "x-nomadserve-wakes"
+"""Request header, set by the gateway for versions that may sleep: what the waiting room has to know (`Waking`)."""
+
+WAKES = "wakes"
+"""Key of a resolver's `Meta`: the version's `Waking` as JSON."""
 
 # Consul's own limits on `Meta` are 64 keys and 512 characters (tried on 1.21).
 CHANGES_MAX = 50
@@ -41,6 +54,25 @@ OWNER = "nomadserve"
 """Key of `Meta` that names the service an entry was made for: what lacks it was made by somebody else, and stays."""
 
 
+class Waking(msgspec.Struct, frozen=True, kw_only=True):
+    """How a version that sleeps comes back; all in seconds.
+
+    Attributes:
+        startup_s: from its start until it is ready, as last measured.
+        notice_s: until its start is decided on.
+        hold_s: how long the gateway keeps a request meanwhile, at most.
+    """
+
+    startup_s: float
+    notice_s: float
+    hold_s: float
+
+    @property
+    def expected_s(self) -> int:
+        """From the request to its answer."""
+        return math.ceil(self.startup_s + self.notice_s)
+
+
 class UnreadableSplitter(NomadserveError):
     """The splitter holds what nomadserve never writes."""
 
@@ -50,22 +82,45 @@ def service_defaults(name: str) -> Entry:
     return {"Kind": "service-defaults", "Name": name, "Protocol": "http"}
 
 
-def resolver(service: str, version: str, others: Sequence[str]) -> Entry:
-    """Where requests for a version go: to it, or to the first of `others` with a healthy replica."""
+def resolver(service: str, version: str, others: Sequence[str], waking: Waking | None = None) -> Entry:
+    """Where requests for a version go: to it, or to the first of `others` with a healthy replica.
+
+    waking: of a version that may sleep; a request that finds nobody goes to the waiting room.
+    """
     entry: Entry = {"Kind": "service-resolver", "Name": f"{service}-{version}", "Meta": {OWNER: service}}
-    if others:
-        entry["Failover"] = {"*": {"Targets": [{"Service": f"{service}-{other}"} for other in others]}}
+    targets = [f"{service}-{other}" for other in others]
+    if waking:
+        entry["Meta"][WAKES] = msgspec.json.encode(waking).decode()
+        targets.append(WAITING_ROOM)
+    if targets:
+        entry["Failover"] = {"*": {"Targets": [{"Service": target} for target in targets]}}
     return entry
 
 
-def splitter(service: str, weights: Weights, meta: Mapping[str, str]) -> Entry:
-    """The weights, and in `meta` how they came to be."""
+def waking_of(resolver: Entry | None) -> Waking | None:
+    """How the version of a resolver comes back; None where it never sleeps."""
+    text = ((resolver or {}).get("Meta") or {}).get(WAKES)
+    return msgspec.json.decode(text, type=Waking) if text else None
+
+
+def wakes_header(service: str, version: str, waking: Waking | None) -> dict[str, Any]:
+    """What a split or a route sets for the waiting room: a part of an entry, empty where the version never sleeps."""
+    if waking is None:
+        return {}
+    return {"RequestHeaders": {"Set": {WAKES_HEADER: f"{service}-{version} {waking.expected_s} {waking.hold_s:.0f}"}}}
+
+
+def splitter(
+    service: str, weights: Weights, meta: Mapping[str, str], wakings: Mapping[str, Waking] = MappingProxyType({})
+) -> Entry:
+    """The weights, and in `meta` how they came to be. wakings: of the versions that may sleep."""
     label = {"Set": {SPLIT_HEADER: str(weights)}}
     return {
         "Kind": "service-splitter",
         "Name": service,
         "Splits": [
             {"Weight": weight, "Service": f"{service}-{version}", "ResponseHeaders": label}
+            | wakes_header(service, version, wakings.get(version))
             for version, weight in weights.by_version.items()
         ],
         "Meta": dict(meta) | {OWNER: service},
@@ -118,8 +173,12 @@ def by_weight(weights: Weights, *, but: str) -> list[str]:
     return sorted(others, key=lambda version: -weights.by_version[version])
 
 
-def traffic_entries(service: str, weights: Weights, meta: Mapping[str, str]) -> list[Entry]:
+def traffic_entries(
+    service: str, weights: Weights, meta: Mapping[str, str], wakings: Mapping[str, Waking] = MappingProxyType({})
+) -> list[Entry]:
     """Every entry that is the service's own, in the order in which Consul takes them.
+
+    wakings: of the versions that may sleep.
 
     The splitter comes before the failovers: where its compare-and-set is lost, those still fit the weights that won.
     """
@@ -127,15 +186,18 @@ def traffic_entries(service: str, weights: Weights, meta: Mapping[str, str]) -> 
     names = [*(f"{service}-{version}" for version in versions), service]
     return [
         *(service_defaults(name) | {"Meta": {OWNER: service}} for name in names),
-        splitter(service, weights, meta),
-        *(resolver(service, version, by_weight(weights, but=version)) for version in versions),
+        splitter(service, weights, meta, wakings),
+        *(resolver(service, version, by_weight(weights, but=version), wakings.get(version)) for version in versions),
     ]
 
 
-def routes(service: str, timeouts_s: Mapping[str, float]) -> list[dict[str, Any]]:
+def routes(
+    service: str, timeouts_s: Mapping[str, float], wakings: Mapping[str, Waking] = MappingProxyType({})
+) -> list[dict[str, Any]]:
     """The service's routes at the gateway; the first that matches is taken.
 
     timeouts_s: per version the longest that a request may take; a request to no version in particular gets the longest.
+    wakings: of the versions that may sleep.
     """
     host = {"Name": ":authority", "Prefix": f"{service}."}
     longest_s = max(timeouts_s.values())
@@ -158,6 +220,8 @@ def routes(service: str, timeouts_s: Mapping[str, float]) -> list[dict[str, Any]
         route(f"{service}-{version}", {"Name": VERSION_HEADER, "Exact": version}, timeout_s=timeout_s)
         for version, timeout_s in timeouts_s.items()
     ]
+    for version, pin in zip(timeouts_s, pins, strict=True):
+        pin["Destination"] |= wakes_header(service, version, wakings.get(version))
     # A route can't refuse. Metrics are for the machines that run the service: outside, the path leads to a 404.
     return [route(service, path="/metrics"), *pins, route(service)]
 

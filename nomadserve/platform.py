@@ -3,14 +3,15 @@
 Rendered here for every cluster: `dev up` runs them on loopback, `platform up` on the machines of an existing one.
 """
 
+import json
 from collections.abc import Sequence
 from typing import Literal
 
 import jinja2
 import msgspec
 
-from nomadserve import entries
-from nomadserve.promql import PROMETHEUS
+from nomadserve import entries, waiting_room
+from nomadserve.promql import PROMETHEUS, WAKES
 from nomadserve.render import jobs_dir
 
 Part = Literal["gateway", "prometheus", "autoscaler"]
@@ -27,9 +28,10 @@ SERVICES: dict[Part, str] = {"gateway": entries.ROUTER, "prometheus": PROMETHEUS
 GATEWAY_METRICS = "nomadserve-gateway-metrics"
 """Consul service that names where each gateway's own measurements are."""
 
-# Without these first two, Consul takes the services for plain TCP, which can be neither split nor routed.
+# Without the first three, Consul takes the services for plain TCP, which can be neither split nor routed.
 ENTRIES: tuple[entries.Entry, ...] = (
     entries.service_defaults(SERVICES["gateway"]),
+    entries.service_defaults(entries.WAITING_ROOM),
     {
         **entries.service_defaults(JOBS["gateway"]),
         # Replicas speak plain HTTP, but Consul gives every upstream of a proxy mutual TLS: take that off again.
@@ -63,7 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the platform listens, and how it runs; the defaults suit machines that each have a Consul agent.
 
     Attributes:
-        bind_address: what the ports are bound to; Envoy's admin port is always on loopback.
+        bind_address: what the ports are bound to; Envoy's admin port and waiting room are always on loopback.
         consul_http, consul_grpc: addresses (host:port) of the Consul agent of whichever node a job runs on.
         nomad_url: Nomad's API, as the Autoscaler reaches it from whichever node it runs on.
         driver: how Prometheus and the Autoscaler are started; the gateway is always a `raw_exec` task.
@@ -76,6 +78,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     sidecar_port: int = 8081
     admin_port: int = 19000
     gateway_metrics_port: int = 9102
+    waiting_port: int = 8082
     prometheus_port: int = 9090
     autoscaler_port: int = 9095
     consul_http: str = "127.0.0.1:8500"
@@ -111,6 +114,10 @@ def render_part(part: Part, settings: Settings, *, routed: Sequence[str] = ()) -
         services=SERVICES,
         routed=list(routed),
         gateway_metrics_service=GATEWAY_METRICS,
+        wakes_job=WAKES,
+        waiting_service=entries.WAITING_ROOM,
+        waiting_listener=json.dumps(waiting_room.listener(settings.waiting_port)),
+        waiting_clusters=",".join(map(json.dumps, waiting_room.clusters(settings.consul_http))),
         is_container=settings.is_container,
         reachable_address=settings.reachable_address,
         **msgspec.structs.asdict(settings),

@@ -9,6 +9,8 @@ What Autoscaler 0.5.0 does with an answer (read in its source, tried live), and 
   down only to the highest wish of the last `cooldown`, which Prometheus keeps; the autoscaler's own rest is short.
 - `max_scale_up` counts from what runs, so that a lost or starting replica makes it lower the count: ours counts from
   the most replicas of the last `cooldown`.
+- with `min = 0` there may be no replica that could tell of load: then the gateway tells, by the requests that it has or
+  had for the version, whoever answered them.
 """
 
 import math
@@ -20,6 +22,12 @@ PROMETHEUS = "prometheus"
 
 GPU_UTILIZATION = "nomadserve_gpu_utilization"
 """The runtime's series of each GPU of a replica: percent of the last seconds in which it computed, 0 to 100."""
+
+WAKES = "nomadserve-wakes"
+"""Job by which Prometheus asks the gateways, every second, for nothing but what `awake` needs.
+
+Its series are Envoy's `envoy_cluster_upstream_…`, renamed to `nomadserve_gateway_…` (`jobs/prometheus.nomad.hcl.j2`).
+"""
 
 # The highest wish is found among samples this far apart: no load is answered later than this because of it.
 STEP_S = 5
@@ -51,6 +59,45 @@ def replicas(wanted: str, service: Service) -> str:
     if service.on_demand_min:  # these have a group of their own; the autoscaler counts the others
         count = f"clamp_min({count} - {service.on_demand_min}, 0)"
     return f"{count} unless on() ({_is_young(scaling)})"
+
+
+def at_gateway(service: Service) -> str:
+    """What selects the gateways' series of requests for one version, whoever answered them.
+
+    With a failover, Envoy counts at each of its targets (`failover-target~1~digits-v1`), and at the version's own name
+    only what found nobody. All of these series are there, at 0, from when the gateway learns of the version.
+    """
+    return f'envoy_cluster_name=~"(failover-target~[0-9]+~)?{service.job_id}"'
+
+
+def awake(service: Service) -> str:
+    """The whole query of the check that decides on the last replica: 1 or 0, where `min` is 0.
+
+    1 while something is in flight or was within `idle`, at the gateways or at a replica, and while no replica has been
+    ready for `idle`. Where the gateways can't tell, as many as there are: who can't be woken must not fall asleep.
+    """
+    scaling = service.scaling
+    assert scaling is not None
+    past = f"[{math.ceil(scaling.idle)}s]"
+    gateway, replica = at_gateway(service), selector(service)
+    known = f"count(up{{{replica}}})"
+    ready = f"count(up{{{replica}}} == 1)"
+    ready_then = f"count(up{{{replica}}} offset {math.ceil(scaling.idle)}s == 1)"
+    asked = (
+        f"sum(increase(nomadserve_gateway_rq_total{{{gateway}}}{past}))",
+        f"sum(increase(nomadserve_gateway_cx_none_healthy{{{gateway}}}{past}))",
+        f"sum(max_over_time(nomadserve_gateway_rq_active{{{gateway}}}{past}))",
+        f"(sum(increase(nomadserve_requests_total{{{replica}}}{past})) or vector(0))",
+        f"(sum(max_over_time(nomadserve_in_flight{{{replica}}}{past})) or vector(0))",
+        f"({ready} unless on() {ready_then} or vector(0))",
+    )
+    busy = f"({' + '.join(asked)}) > bool 0"
+    return f"clamp_max({busy} or {known} or vector(0), {scaling.max}) unless on() ({_is_young(scaling)})"
+
+
+def beyond_the_last(wanted: str, scaling: Scaling) -> str:
+    """Nothing instead of one replica where `min` is 0: for loads that are never quite 0, so that `awake` decides."""
+    return f"({wanted.strip()}) * (({wanted.strip()}) > bool 1)" if scaling.sleeps else wanted
 
 
 def settling_s(scaling: Scaling) -> int:

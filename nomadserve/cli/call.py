@@ -28,13 +28,18 @@ def command(service: str, data: str | None, version: str | None, timeout_s: floa
 
     Exits with 0 where the answer is 200.
     """
-    answer = call(service, body_of(data), version=version, timeout_s=timeout_s)
+    answer = call(service, body_of(data), version=version, timeout_s=timeout_s, on_wait=tell_wait)
     by = f" by {service} {answer.version}" if answer.version else ""
     output.say(
         f"{answer.status}{by} at {answer.endpoint.address}:{answer.endpoint.port} in {answer.seconds * 1e3:.1f} ms"
     )
     output.emit(answer.body.rstrip("\n"))
     return 0 if answer.status == 200 else 1
+
+
+def tell_wait(seconds: float, why: str) -> None:
+    """Say why nothing happens for a while."""
+    output.say(f"{why}: asking again in {seconds:g} s")
 
 
 def body_of(data: str | None) -> bytes:

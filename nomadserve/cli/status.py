@@ -37,6 +37,8 @@ def show(status: ServiceStatus, *, with_replicas: bool) -> None:
     rows = [("version", "weight", "state", "replicas")]
     for version in status.versions:
         counts = f"{version.replicas_healthy}/{version.replicas_wanted}"
+        if version.state == "asleep":
+            counts += "  (wakes on a request)"
         rows.append((version.version, f"{version.weight:g} %", version.state, counts))
         if with_replicas:
             replicas = (f"{each.allocation} on {each.node}: {each.state}" for each in version.replicas)

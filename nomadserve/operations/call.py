@@ -2,7 +2,8 @@
 
 import os
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import dns.exception
@@ -83,30 +84,30 @@ def dns_server(server: str) -> tuple[list[str], int]:
     return list(dict.fromkeys(str(each[4][0]) for each in found)), int(port)
 
 
-def call(service: str, body: bytes, *, version: str | None, timeout_s: float) -> Answer:
-    """Send one inference request to `SERVICE.service.consul`.
+def call(
+    service: str,
+    body: bytes,
+    *,
+    version: str | None,
+    timeout_s: float,
+    on_wait: Callable[[float, str], None] = lambda seconds, why: None,
+) -> Answer:
+    """Send one inference request to `SERVICE.service.consul`; again, while a version is starting, until `timeout_s`.
 
     body: JSON, as `POST /v1/inference` takes it.  version: pin it, past the weights.
+    on_wait: called with the seconds before the next try, and why.
 
     Raises:
         NameNotFound, NotAnswered: nothing healthy has the name, or no answer came.
     """
-    name = f"{service}.service.consul"
-    endpoint = resolve(name)
-    headers = {"Host": name, "Content-Type": "application/json"}
-    if version:
-        headers[entries.VERSION_HEADER] = version
-    host = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
-    url = f"http://{host}:{endpoint.port}/v1/inference"
-    try:
-        with requests.Session() as session:
-            session.trust_env = False  # a gateway that the DNS names is reached directly, never through a proxy
-            reply = session.post(url, data=body, headers=headers, timeout=timeout_s)
-    except requests.RequestException as error:
-        raise NotAnswered(
-            f"no answer from {name} at {endpoint.address}:{endpoint.port} within {timeout_s:g} s: {error}",
-            hint=f"`nomadserve status {service}` shows its replicas",
-        ) from error
+    deadline = time.monotonic() + timeout_s
+    while True:
+        reply, endpoint = post(service, body, version=version, timeout_s=max(0.1, deadline - time.monotonic()))
+        wait_s = starts_in(reply)
+        if wait_s is None or time.monotonic() + wait_s >= deadline:
+            break
+        on_wait(wait_s, f"{service} is starting")
+        time.sleep(wait_s)
     answered_by = reply.headers.get(entries.VERSION_HEADER, "")
     if version and answered_by and answered_by != version:
         raise NotAnswered(
@@ -120,3 +121,35 @@ def call(service: str, body: bytes, *, version: str | None, timeout_s: float) ->
         seconds=reply.elapsed.total_seconds(),
         body=reply.text,
     )
+
+
+def post(service: str, body: bytes, *, version: str | None, timeout_s: float) -> tuple[requests.Response, Endpoint]:
+    """One request to whichever gateway the name stands for. Raises as `call`."""
+    name = f"{service}.service.consul"
+    endpoint = resolve(name)
+    # The gateway keeps a request for a sleeping version only as long as we can wait for the answer.
+    headers = {"Host": name, "Content-Type": "application/json", "Prefer": f"wait={max(0, int(timeout_s) - 1)}"}
+    if version:
+        headers[entries.VERSION_HEADER] = version
+    host = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
+    url = f"http://{host}:{endpoint.port}/v1/inference"
+    try:
+        with requests.Session() as session:
+            session.trust_env = False  # a gateway that the DNS names is reached directly, never through a proxy
+            return session.post(url, data=body, headers=headers, timeout=timeout_s), endpoint
+    except requests.RequestException as error:
+        raise NotAnswered(
+            f"no answer from {name} at {endpoint.address}:{endpoint.port} within {timeout_s:g} s: {error}",
+            hint=f"`nomadserve status {service}` shows its replicas",
+        ) from error
+
+
+def starts_in(reply: requests.Response) -> float | None:
+    """Seconds after which a version that was asleep should be ready; None where that is not what the reply says."""
+    if reply.status_code != 503 or "Retry-After" not in reply.headers:
+        return None
+    try:
+        is_starting = reply.json().get("reason") == "starting"
+        return float(reply.headers["Retry-After"]) if is_starting else None
+    except (ValueError, AttributeError):  # somebody else's reply
+        return None

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -40,18 +40,20 @@ class Shortage:
         return f"`{self.version}` has {replicas}, and {self.weight} % of the load of now needs about {self.needed}"
 
 
-def shortages(cluster: Cluster, service: str, before: Weights, after: Weights) -> list[Shortage]:
-    """Every version that `after` gives more than it can take; none where the load is not known.
+def shortages(
+    cluster: Cluster, service: str, before: Weights, after: Weights, asleep: Collection[str] = ()
+) -> list[Shortage]:
+    """Every version that `after` gives more than it can take; where the load is not known, only those asleep.
 
     The load is what the policies of the versions with traffic ask for now, in replicas. A version without a policy, or
     a cluster without Prometheus, tells nothing.
+
+    asleep: versions that have no replica, and need one at least.
     """
     wished = wished_replicas(cluster, service, [version for version, weight in before.by_version.items() if weight])
-    if wished is None:
-        return []
     found = []
     for version, weight in after.by_version.items():
-        needed = math.ceil(wished * weight / 100)
+        needed = max(math.ceil((wished or 0) * weight / 100), int(version in asleep))
         healthy = sum(instance.is_passing for instance in cluster.consul.instances(f"{service}-{version}"))
         if weight > before.by_version.get(version, 0) and healthy < needed:
             found.append(Shortage(service, version, weight, healthy, needed))
@@ -65,8 +67,7 @@ def wished_replicas(cluster: Cluster, service: str, versions: list[str]) -> floa
         return None
     total = 0.0
     for version in versions:
-        place = place_of(cluster, service, version)
-        job = place.nomad.job(f"{service}-{version}") if place else None
+        job = job_of_version(cluster, service, version)
         wished = wish(prometheus, job) if job is not None else None
         if wished is None:
             return None
@@ -81,6 +82,12 @@ def wish(prometheus: PrometheusApi, job: Job) -> float | None:
     except PrometheusUnreachable:
         return None
     return max(answers) + groups.fixed(job) if answers else None
+
+
+def job_of_version(cluster: Cluster, service: str, version: str) -> Job | None:
+    """The version's job as it is registered now, wherever it is; None where it has none."""
+    place = place_of(cluster, service, version)
+    return place.nomad.job(f"{service}-{version}") if place else None
 
 
 def place_of(cluster: Cluster, service: str, version: str) -> Cluster | None:
@@ -156,7 +163,7 @@ def put_back(cluster: Cluster, shortage: Shortage, scaling: dict[str, Any]) -> N
 def job_of(cluster: Cluster, shortage: Shortage) -> Job:
     """The version's job as it is now."""
     job = cluster.nomad.job(f"{shortage.service}-{shortage.version}")
-    assert job is not None, "it has healthy replicas"
+    assert job is not None, "it was read a moment ago"
     return job
 
 

@@ -10,6 +10,7 @@ from nomadserve.operations import ceiling, traffic
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.events import Done, Event, JobStopped, Note
 from nomadserve.operations.status import jobs_of
+from nomadserve.operations.waking import wakings_of
 from nomadserve.weights import Weights
 
 # A replica drains for its `kill_timeout` (30 s) after `shutdown_delay`; a busy node needs a little more.
@@ -62,7 +63,9 @@ def forget_routes(cluster: Cluster, service: str, version: str) -> Iterator[Even
     """Take the version's own route away, and no other."""
     timeouts_s = entries.timeouts_of(cluster.consul.entry("service-router", entries.ROUTER), service)
     if timeouts_s.pop(version, None) is not None:
-        yield from traffic.write_routes(cluster, service, entries.routes(service, timeouts_s) if timeouts_s else [])
+        wakings = wakings_of(cluster, service, timeouts_s)
+        routes = entries.routes(service, timeouts_s, wakings) if timeouts_s else []
+        yield from traffic.write_routes(cluster, service, routes)
 
 
 def down_service(cluster: Cluster, service: str) -> Iterator[Event]:

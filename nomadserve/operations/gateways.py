@@ -71,7 +71,8 @@ def split_header(address: str, service: str) -> str:
         with direct_session(f"http://{address}") as session:
             reply = session.get(
                 f"http://{address}/v2/health/live",
-                headers={"Host": f"{service}.service.consul", "Connection": "close"},
+                # A version that is asleep is not waited for: its weights are in the refusal as well.
+                headers={"Host": f"{service}.service.consul", "Connection": "close", "Prefer": "wait=0"},
                 timeout=2,
             )
     except requests.RequestException:

@@ -37,6 +37,12 @@ def diff_lines(diff: Diff, *, before: Mapping[str, Any] | None, after: Mapping[s
     return lines + device_lines(before, after)
 
 
+def changes_tasks(diff: Diff) -> bool:
+    """Whether the plan changes what a replica is, rather than how many there are or how they are scaled."""
+    tasks = (task for group in diff.get("TaskGroups") or [] for task in group.get("Tasks") or [])
+    return any(named_lines("task ", task, depth=0) for task in tasks)
+
+
 def new_job_lines(job: Mapping[str, Any]) -> list[str]:
     """A new job in a few lines: what it will take of a node."""
     lines = [f"+ job {job['ID']}"]

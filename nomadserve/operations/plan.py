@@ -11,6 +11,7 @@ from nomadserve.operations import ceiling, fit, groups, job_diff, traffic
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.policies import check_policy
 from nomadserve.operations.spot import spot_notes
+from nomadserve.operations.waking import is_asleep, wakings_of, wanted_waking
 from nomadserve.render import render_job
 from nomadserve.spec import Service
 from nomadserve.weights import Weights
@@ -66,8 +67,12 @@ class Plan:
     @property
     def is_empty(self) -> bool:
         """Nothing would change."""
-        changes = self.job_lines or self.entry_changes or self.changes_routes or self.share_changes
-        return not changes and self.is_named
+        return not self.job_lines and not self.share_changes and not self.changes_traffic
+
+    @property
+    def changes_traffic(self) -> bool:
+        """Something of it would change in Consul or at the gateway."""
+        return bool(self.entry_changes or self.changes_routes or not self.is_named)
 
 
 def make_plan(cluster: Cluster, service: Service) -> Plan:
@@ -94,15 +99,20 @@ def make_plan(cluster: Cluster, service: Service) -> Plan:
     ceiling.set_share(job, shares[service.version])
     lines = keep_attempt(cluster, job, current)
     planned = cluster.nomad.plan(job)
+    if is_asleep(current) and (lines or job_diff.changes_tasks(planned["Diff"])):
+        groups.set_total(job, 1)  # what changed has to show that it gets healthy
+        planned = cluster.nomad.plan(job)
     lines = [*job_diff.diff_lines(planned["Diff"], before=current, after=job), *lines]
     router = cluster.consul.entry("service-router", entries.ROUTER)
     timeouts_s = entries.timeouts_of(router, service.name)
+    wakings = planned_wakings(cluster, service, weights)
     routes = entries.routes(
         service.name,
         {
             version: service.request_timeout if version == service.version else timeouts_s.get(version, 0.0)
             for version in weights.by_version
         },
+        wakings,
     )
     return Plan(
         service=service,
@@ -117,7 +127,9 @@ def make_plan(cluster: Cluster, service: Service) -> Plan:
             update.get("DestructiveUpdate")
             for update in ((planned.get("Annotations") or {}).get("DesiredTGUpdates") or {}).values()
         ),
-        entry_changes=tuple(traffic.reweigh(cluster, service.name, weights, splitter=splitter, verb="up")),
+        entry_changes=tuple(
+            traffic.reweigh(cluster, service.name, weights, splitter=splitter, verb="up", wakings=wakings)
+        ),
         routes=tuple(routes),
         changes_routes=not entries.is_same(routes, entries.own_routes(router, service.name)),
         is_named=is_named(cluster, service.name),
@@ -132,6 +144,18 @@ def make_plan(cluster: Cluster, service: Service) -> Plan:
             *spot_notes(cluster, service),
         ),
     )
+
+
+def planned_wakings(
+    cluster: Cluster, service: Service, weights: Weights, *, startup_s: float | None = None
+) -> dict[str, entries.Waking]:
+    """How each version that may sleep comes back: this one by its file, the others as they are.
+
+    startup_s: of this version, as just measured.
+    """
+    wakings = wakings_of(cluster, service.name, weights.by_version)
+    own = wanted_waking(service, wakings.pop(service.version, None), startup_s=startup_s)
+    return wakings | ({service.version: own} if own else {})
 
 
 def live_count(service: Service, current: Job | None) -> int | None:

@@ -10,7 +10,8 @@ from nomadserve.nomad_api import Job
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.measured import prometheus_of
 from nomadserve.prometheus_api import BadQuery, PrometheusApi, PrometheusUnreachable
-from nomadserve.spec import Schedule, Service, zone_of
+from nomadserve.promql import WAKES
+from nomadserve.spec import Scaling, Schedule, Service, zone_of
 
 
 class PolicyRefused(WrongInput):
@@ -41,6 +42,7 @@ def check_policy(cluster: Cluster, service: Service, job: Job) -> list[str]:
         for name, query in queries.items():
             check_rendered_query(prometheus, name, query)
         notes += unmeasured_gpus(prometheus, service)
+        notes += unmeasured_gateways(prometheus, service.scaling)
     except PrometheusUnreachable as error:
         notes.append(f"the policy is not checked: {error.message}")
     return notes
@@ -107,6 +109,13 @@ def check_rendered_query(prometheus: PrometheusApi, name: str, query: str) -> No
         raise PolicyRefused(f"Prometheus can't evaluate check `{name}`: {error.message}", hint=hint) from error
     if len(found) > 1 or any(math.isnan(value) for value in found):
         raise PolicyRefused(f"check `{name}` gives {found}, not one number")
+
+
+def unmeasured_gateways(prometheus: PrometheusApi, scaling: Scaling) -> list[str]:
+    """A line where nothing could wake a version that may sleep."""
+    if not scaling.sleeps or prometheus.values(f'up{{job="{WAKES}"}} == 1'):
+        return []
+    return ["Prometheus measures no gateway that could wake it: it stays awake until `nomadserve platform up`"]
 
 
 def clock_notes(schedule: Schedule, now: datetime) -> Iterator[str]:

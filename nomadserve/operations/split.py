@@ -6,10 +6,11 @@ from contextlib import contextmanager, suppress
 from nomadserve.consul_api import Entry, EntryChanged
 from nomadserve.errors import NomadserveError, WrongInput
 from nomadserve.operations import ceiling, traffic
-from nomadserve.operations.capacity import held_up, shortages, wait_until_measured
+from nomadserve.operations.capacity import held_up, job_of_version, shortages, wait_until_measured
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.events import Done, Event, Note
 from nomadserve.operations.gateways import wait_until_served
+from nomadserve.operations.waking import is_asleep
 from nomadserve.weights import Weights
 
 
@@ -33,13 +34,17 @@ def split(
     """
     before, splitter = existing_weights(cluster, service)
     after = completed(service, wanted, before)
+    asleep = asleep_versions(cluster, service, after)
     if not is_forced:
-        refuse_unhealthy(cluster, service, after)
+        refuse_unhealthy(cluster, service, after, asleep)
     yield Note(text=f"before: {before}")
     yield Note(text=f"after:  {after}")
-    lacking = shortages(cluster, service, before, after)
+    lacking = shortages(cluster, service, before, after, asleep)
     for shortage in () if scales_first else lacking:
-        yield Note(text=f"warning: {shortage}; `--scale-first` starts them before the weights move")
+        way_out = "`--scale-first` starts them before the weights move"
+        if shortage.version in asleep:
+            way_out = f"its requests wake it, and wait or go elsewhere meanwhile; {way_out}"
+        yield Note(text=f"warning: {shortage}; {way_out}")
     with shares_settled(cluster, service), held_up(cluster, lacking if scales_first else []) as scaling:
         if lacking and scales_first:
             yield from told(ceiling.lend(cluster, service, before.by_version, after.by_version))
@@ -112,10 +117,18 @@ def completed(service: str, wanted: Weights, before: Weights) -> Weights:
     return Weights({version: wanted.by_version.get(version, 0) for version in before.by_version})
 
 
-def refuse_unhealthy(cluster: Cluster, service: str, weights: Weights) -> None:
-    """No traffic for a version that can't answer."""
+def asleep_versions(cluster: Cluster, service: str, weights: Weights) -> frozenset[str]:
+    """Those with a weight that have no replica now, and get one with the first request."""
+    versions = [version for version, weight in weights.by_version.items() if weight]
+    return frozenset(version for version in versions if is_asleep(job_of_version(cluster, service, version)))
+
+
+def refuse_unhealthy(cluster: Cluster, service: str, weights: Weights, asleep: frozenset[str]) -> None:
+    """No traffic for a version that can't answer, unless it is merely asleep."""
     for version, weight in weights.by_version.items():
-        if weight and not any(instance.is_passing for instance in cluster.consul.instances(f"{service}-{version}")):
+        if version in asleep or not weight:
+            continue
+        if not any(instance.is_passing for instance in cluster.consul.instances(f"{service}-{version}")):
             raise VersionNotHealthy(
                 f"version `{version}` of `{service}` has no healthy replica; no weight was changed",
                 hint=f"see `nomadserve status {service}`; `--force` splits all the same, and the other versions answer "

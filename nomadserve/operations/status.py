@@ -8,6 +8,7 @@ from nomadserve.nomad_api import Job
 from nomadserve.operations import groups
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.follow import replica_state
+from nomadserve.operations.waking import is_asleep
 
 
 class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,7 +20,7 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VersionStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One version. `state`: healthy, degraded, starting, no room, failed, stopped."""
+    """One version. `state`: healthy, degraded, starting, asleep (a request wakes it), no room, failed, stopped."""
 
     version: str
     weight: float
@@ -104,7 +105,9 @@ def version_status(cluster: Cluster, service: str, version: str, weight: float, 
     return VersionStatus(
         version=version,
         weight=weight,
-        state=version_state(cluster, job_id, wanted=wanted, healthy=healthy, replicas=replicas),
+        state="asleep"
+        if is_asleep(registered)
+        else version_state(cluster, job_id, wanted=wanted, healthy=healthy, replicas=replicas),
         replicas_healthy=healthy,
         replicas_wanted=wanted,
         replicas=replicas,

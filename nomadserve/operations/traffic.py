@@ -14,6 +14,7 @@ from nomadserve.errors import WrongInput
 from nomadserve.nomad_api import DEFAULT_NAMESPACE, JobChanged, NomadApi
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.events import EntryWritten, Event, Note
+from nomadserve.operations.waking import wakings_of
 from nomadserve.platform import JOBS
 from nomadserve.weights import Weights
 
@@ -87,17 +88,26 @@ def current_weights(cluster: Cluster, service: str) -> tuple[Weights, Entry] | N
 
 
 def reweigh(
-    cluster: Cluster, service: str, weights: Weights, *, splitter: Entry | None, verb: str
+    cluster: Cluster,
+    service: str,
+    weights: Weights,
+    *,
+    splitter: Entry | None,
+    verb: str,
+    wakings: Mapping[str, entries.Waking] | None = None,
 ) -> list[EntryChange]:
     """The changes that bring a service to `weights`, with a line of history; none where it is there already.
 
     splitter: the entry that the decision was made on; a newer one makes the write fail, never be lost.
+    wakings: of the versions that may sleep; as they are written now where not given.
     """
+    if wakings is None:
+        wakings = wakings_of(cluster, service, weights.by_version)
     meta: Mapping[str, str] = (splitter or {}).get("Meta") or {}
     before = entries.weights_of(splitter) if splitter else None
     if before != weights:
         meta = entries.with_change(meta, history_line(verb, before, weights))
-    changes = wanted_changes(cluster, entries.traffic_entries(service, weights, meta))
+    changes = wanted_changes(cluster, entries.traffic_entries(service, weights, meta, wakings))
     # The splitter was read once already: what was decided on then is what must not have changed since.
     return [
         EntryChange(change.kind, change.name, splitter, change.after) if change.kind == "service-splitter" else change

@@ -3,14 +3,17 @@
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 
+from nomadserve import entries
 from nomadserve.nomad_api import Job, JobChanged
 from nomadserve.operations import ceiling, groups, traffic
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.events import Done, Event, JobRegistered, Note
 from nomadserve.operations.follow import follow
 from nomadserve.operations.gateways import wait_until_served
-from nomadserve.operations.plan import Plan
+from nomadserve.operations.plan import Plan, planned_wakings
 from nomadserve.operations.platform import write_entries
+from nomadserve.operations.waking import is_asleep, measured_startup_s
+from nomadserve.spec import Service
 
 RACES_MAX = 5
 CHANGED_BY_NOMAD = {
@@ -57,9 +60,34 @@ def up(cluster: Cluster, plan: Plan, *, is_detached: bool, timeout_s: float) -> 
         )
         return
     yield from follow(cluster, plan.job, evaluation_id=evaluation_id, timeout_s=timeout_s)
-    if not plan.is_empty and traffic.has_gateway(cluster):
+    yield from note_startup(cluster, service)
+    # Asking the gateway is a request, too: nobody is woken where no traffic changed.
+    may_ask = plan.changes_traffic or not is_asleep(cluster.nomad.job(service.job_id))
+    if not plan.is_empty and may_ask and traffic.has_gateway(cluster):
         yield from wait_until_served(cluster, service.name)
     yield finished(cluster, plan)
+
+
+def note_startup(cluster: Cluster, service: Service) -> Iterator[Event]:
+    """Tell the gateway how long a version that may sleep takes to start, as its newest replica just did.
+
+    Raises:
+        EntryChanged: somebody else moved the traffic meanwhile; the next `up` notes it.
+    """
+    found = traffic.current_weights(cluster, service.name)
+    if found is None or service.scaling is None or not service.scaling.sleeps:
+        return
+    weights, splitter = found
+    startup_s = measured_startup_s(cluster, service.job_id)
+    wakings = planned_wakings(cluster, service, weights, startup_s=startup_s)
+    changes = traffic.reweigh(cluster, service.name, weights, splitter=splitter, verb="up", wakings=wakings)
+    if not changes:
+        return
+    yield Note(text=f"{service.job_id} took {startup_s:.0f} s to start: clients that wait for it are told so")
+    yield from traffic.write(cluster, changes)
+    router = cluster.consul.entry("service-router", entries.ROUTER)
+    timeouts_s = entries.timeouts_of(router, service.name)
+    yield from traffic.write_routes(cluster, service.name, entries.routes(service.name, timeouts_s, wakings))
 
 
 def give_way(cluster: Cluster, plan: Plan) -> Iterator[Event]:
@@ -133,17 +161,19 @@ def without_counts(job: Job) -> Job:
 def finished(cluster: Cluster, plan: Plan) -> Done:
     """The result, and what to do next."""
     service = plan.service
+    sleeps = is_asleep(cluster.nomad.job(service.job_id))
+    state = "asleep, and starts with the next request" if sleeps else "healthy"
     if plan.is_empty:
-        return Done(text=f"nothing to change: {service.job_id} is as the file says, and healthy")
+        return Done(text=f"nothing to change: {service.job_id} is as the file says, and {state}")
     found = traffic.current_weights(cluster, service.name)
     weights = found[0].by_version if found else {}
     if weights.get(service.version):
         return Done(
-            text=f"{service.job_id} is healthy and has {weights[service.version]} % of the traffic of {service.name}",
+            text=f"{service.job_id} is {state} and has {weights[service.version]} % of the traffic of {service.name}",
             hint=f"`nomadserve call {service.name} DATA` sends it a request",
         )
     others = [version for version, weight in weights.items() if weight]
     example = f"`nomadserve split {service.name} {others[0]}=90 {service.version}=10`" if others else ""
     return Done(
-        text=f"{service.job_id} is healthy and has no traffic yet", hint=f"{example} gives it a tenth" if others else ""
+        text=f"{service.job_id} is {state} and has no traffic yet", hint=f"{example} gives it a tenth" if others else ""
     )

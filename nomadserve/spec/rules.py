@@ -22,6 +22,7 @@ _VERSIONS = re.compile(r"(?:>=|<=|>|<|=|!=|~>)?\s*\d+(?:\.\d+)*")
 _OF_THE_USER = ("NOMADSERVE_LOG_LEVEL", "NOMADSERVE_TENSORRT", "NOMADSERVE_CUDA_GRAPHS")
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 _LABEL_LENGTH_MAX = 63
+IDLE_S_MIN = 10  # some evaluations and many scrapes
 
 
 def violations(service: Service) -> list[Violation]:
@@ -211,9 +212,11 @@ def scaling(service: Service) -> Violations:
         message = f"`max_total` ({wanted.max_total}) is less than `max` ({wanted.max})"
         hint = "`max` is for this version, `max_total` for all versions together"
         yield Violation((("scaling", "max_total"), high), message, hint)
-    if not (wanted.targets or wanted.schedules or wanted.query):
+    wakes_only = wanted.sleeps and wanted.max == 1
+    if not (wanted.targets or wanted.schedules or wanted.query or wakes_only):
         parts = (("scaling", "target", REFUSED), ("scaling", "schedule", REFUSED), ("scaling", "query"))
         hint = 'add a `target "in_flight" { value = 4 }`, a `schedule` or a `query`'
+        hint += "; `max = 1` needs none" if wanted.sleeps else ""
         yield Violation(parts, "`scaling` has nothing to scale by", hint)
     if wanted.query is not None and not wanted.query.strip():
         yield Violation((("scaling", "query"),), "`query` is empty", "write PromQL that gives the wanted replicas")
@@ -240,9 +243,27 @@ def scaling(service: Service) -> Violations:
 
 
 def _rhythm(wanted: Scaling) -> Violations:
-    if wanted.evaluation_interval < 1:
+    if wanted.evaluated_every < 1:
         path = ("scaling", "evaluation_interval")
         yield Violation((path,), "an `evaluation_interval` is at least 1s", "10s is a good start")
+
+
+def sleep(service: Service) -> Violations:
+    """Times of a version that may have no replica."""
+    wanted = service.scaling
+    if not wanted:
+        return
+    usual = Scaling(min=0, max=1)
+    for key in ("idle", "hold"):
+        if not wanted.sleeps and getattr(wanted, key) != getattr(usual, key):
+            hint = f"take `{key}` out, or write `min = 0`"
+            yield Violation((("scaling", key), ("scaling", "min")), f"`{key}` is for a `min` of 0", hint)
+    if wanted.sleeps and wanted.idle < IDLE_S_MIN:
+        message = f"`idle` is at least {IDLE_S_MIN}s: shorter, a quiet moment would stop the last replica"
+        yield Violation((("scaling", "idle"),), message, "10m is a good start; what starts slowly wants longer")
+    if wanted.sleeps and wanted.hold > service.request_timeout:
+        message = f"a request may be kept for {wanted.hold.text}, but is cut after {service.request_timeout.text}"
+        yield Violation((("scaling", "hold"), ("request_timeout",)), message, "keep `hold` below `request_timeout`")
 
 
 def _schedule(schedule: Schedule, wanted: Scaling, path: Path) -> Violations:
@@ -325,5 +346,5 @@ def update(service: Service) -> Violations:
 
 
 RULES: tuple[Callable[[Service], Violations], ...] = (
-    names, models, engines, driver, placement, environment, count, resources, gpu, queue, scaling, spot, update,
+    names, models, engines, driver, placement, environment, count, resources, gpu, queue, scaling, sleep, spot, update,
 )  # fmt: skip

@@ -192,20 +192,41 @@ class Schedule(Named, frozen=True, kw_only=True):
 
 
 class Scaling(Block, frozen=True, kw_only=True):
-    """How many replicas there are: the largest number that any target, schedule or query asks for."""
+    """How many replicas there are: the largest number that any target, schedule or query asks for.
 
-    min: PositiveInt
+    With a `min` of 0, the last replica goes after `idle` without a request, and the next request starts one; the
+    gateway keeps that request for `hold` at most.
+    """
+
+    min: Annotated[int, Meta(ge=0)]
     max: PositiveInt
     max_total: PositiveInt | None = None
     targets: tuple[AnyTarget, ...] = field(default=(), name="target")
     schedules: tuple[Schedule, ...] = field(default=(), name="schedule")
     query: str | None = None
+    idle: Seconds = Seconds(600)
+    hold: Seconds = Seconds(30)
     overprovision: Annotated[float, Meta(ge=0, le=5)] = 0.0
-    evaluation_interval: Seconds = Seconds(10)
+    evaluation_interval: Seconds | None = None
     cooldown: Seconds = Seconds(300)
     cooldown_on_scale_up: Seconds = Seconds(10)
     max_scale_up: PositiveInt | None = None
     max_scale_down: PositiveInt | None = None
+
+    @property
+    def sleeps(self) -> bool:
+        """Whether there may be no replica at all."""
+        return self.min == 0
+
+    @property
+    def rest_after_scale_down(self) -> Seconds:
+        """How long the autoscaler changes nothing after it took replicas away; none where that may have been all."""
+        return Seconds(1) if self.sleeps else self.cooldown_on_scale_up
+
+    @property
+    def evaluated_every(self) -> Seconds:
+        """How often the autoscaler asks; soon where a request may be waiting for it."""
+        return self.evaluation_interval or Seconds(2 if self.sleeps else 10)
 
 
 class Spot(Block, frozen=True, kw_only=True):
@@ -281,8 +302,8 @@ class Service(Named, frozen=True, kw_only=True):
 
     @property
     def count(self) -> int:
-        """Replicas that a first deployment starts."""
-        return self.scaling.min if self.scaling else self.replicas or 1
+        """Replicas that a first deployment starts: one at least, which shows that the version gets healthy."""
+        return max(1, self.scaling.min) if self.scaling else self.replicas or 1
 
     def engine_of(self, model: Model) -> str:
         """The engine that the runtime is told to load: `auto` is TensorRT where a GPU is asked for."""

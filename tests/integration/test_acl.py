@@ -137,6 +137,13 @@ def test_prometheus_finds_the_replicas_and_the_autoscaler_scales_them(digits: Cl
     assert int(measured[2]) >= 5  # two replicas of v2 or more, one of v1, the gateway, the Autoscaler, itself
 
 
+def test_the_waiting_room_is_registered_and_may_ask_for_replicas(digits: Cli, denying: AclCluster) -> None:
+    assert "nomadserve-waiting" in denying.run("consul", "catalog", "services", folder=digits.folder)
+    address = f"http://127.0.0.1:{denying.cluster.ports.gateway_waiting}/v2/health/live"
+    assert requests.get(address, headers={"x-nomadserve-wakes": "digits-v1 5 5"}, timeout=10).status_code == 200
+    assert requests.get(address, headers={"x-nomadserve-wakes": "digits-v9 5 0"}, timeout=10).status_code == 503
+
+
 def test_no_token_is_part_of_a_job(digits: Cli, denying: AclCluster) -> None:
     secret = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
     for job in ("nomadserve-gateway", "nomadserve-prometheus", "nomadserve-autoscaler", "digits-v1"):

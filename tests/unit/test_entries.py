@@ -131,3 +131,29 @@ def test_what_others_keep_in_meta_stays_and_is_no_history() -> None:
 
 def test_a_long_line_of_history_is_cut_to_what_consul_takes() -> None:
     assert len(next(iter(entries.with_change({}, "x" * 600).values()))) == entries.META_VALUE_LENGTH_MAX
+
+
+WAKING = entries.Waking(startup_s=6.2, notice_s=4, hold_s=30)
+
+
+def test_only_a_version_that_may_sleep_has_the_waiting_room_as_its_last_resort() -> None:
+    found = entries.traffic_entries("digits", V1_V2, {}, {"v2": WAKING})
+    v1, v2 = (entry for entry in found if entry["Kind"] == "service-resolver")
+    assert v1["Failover"] == {"*": {"Targets": [{"Service": "digits-v2"}]}}
+    assert v2["Failover"] == {"*": {"Targets": [{"Service": "digits-v1"}, {"Service": "nomadserve-waiting"}]}}
+    assert entries.waking_of(v1) is None
+    assert entries.waking_of(v2) == WAKING
+
+
+def test_the_waiting_room_is_told_who_is_awaited_and_how_long_that_takes() -> None:
+    header = {"RequestHeaders": {"Set": {"x-nomadserve-wakes": "digits-v2 11 30"}}}
+    v1, v2 = entries.splitter("digits", V1_V2, {}, {"v2": WAKING})["Splits"]
+    assert "RequestHeaders" not in v1
+    assert v2 == v2 | header
+    pins = [route["Destination"] for route in entries.routes("digits", {"v1": 300, "v2": 10}, {"v2": WAKING})[1:3]]
+    assert [pin.get("RequestHeaders") for pin in pins] == [None, header["RequestHeaders"]]
+
+
+def test_a_version_that_no_longer_sleeps_is_a_difference() -> None:
+    before, after = (entries.splitter("digits", V1_V2, {}, wakings) for wakings in ({"v2": WAKING}, {}))
+    assert not entries.is_same(after, before)

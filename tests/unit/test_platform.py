@@ -4,7 +4,7 @@ from typing import Any
 import hcl2
 import pytest
 
-from nomadserve import platform
+from nomadserve import platform, promql
 from nomadserve.engines.local import platform as local
 from nomadserve.engines.local.ports import ports_at
 from nomadserve.engines.local.record import Cluster
@@ -46,7 +46,12 @@ def test_no_part_ever_gives_up_restarting(part: Part, loopback: Settings) -> Non
 
 def test_gateway_of_a_local_cluster_uses_its_ports(loopback: Settings) -> None:
     hcl = render_part("gateway", loopback)
-    assert registration(hcl)["connect"]["sidecar_service"] == {
+    sidecar = registration(hcl)["connect"]["sidecar_service"]
+    config = sidecar["proxy"]["config"]
+    listener, clusters = (config.pop(f"envoy_extra_static_{what}_json") for what in ("listeners", "clusters"))
+    assert json.loads(listener)["address"]["socket_address"] == {"address": "127.0.0.1", "port_value": 8122}
+    assert [cluster["name"] for cluster in json.loads(f"[{clusters}]")] == ["consul", "replica"]
+    assert sidecar == {
         "address": "127.0.0.1",
         "port": 8121,
         "proxy": {
@@ -58,6 +63,25 @@ def test_gateway_of_a_local_cluster_uses_its_ports(loopback: Settings) -> None:
     }
     assert "-admin-bind 127.0.0.1:19040" in hcl
     assert "-grpc-addr http://127.0.0.1:8542" in hcl
+
+
+def test_every_gateway_finds_its_own_waiting_room_by_loopback() -> None:
+    hcl = render_part("gateway", Settings(bind_address="10.0.0.5"))
+    config = registration(hcl)["connect"]["sidecar_service"]["proxy"]["config"]
+    assert (
+        json.loads(config["envoy_extra_static_listeners_json"])["address"]["socket_address"]["address"] == "127.0.0.1"
+    )
+    room = json.loads(hcl.split("<<-JSON\n")[2].partition("JSON\n")[0])["service"]
+    assert (room["name"], room["address"], room["port"]) == ("nomadserve-waiting", "127.0.0.1", 8082)
+
+
+def test_what_wakes_a_version_is_measured_every_second(loopback: Settings) -> None:
+    hcl = render_part("prometheus", loopback)
+    job = hcl.partition(f"job_name: {promql.WAKES}")[2].partition("job_name")[0]
+    assert "scrape_interval: 1s" in job
+    for name in ("rq_total", "rq_active", "cx_none_healthy"):
+        assert job.count(name) == 2, "asked for, and kept"
+    assert "replacement: nomadserve_gateway_$1" in job
 
 
 def test_gateway_of_a_real_cluster_binds_every_address_but_not_its_admin_page() -> None:
@@ -101,6 +125,7 @@ def test_containers_bring_an_image_and_the_network_of_their_node() -> None:
 def test_entries_are_defaults_before_the_router() -> None:
     assert [(entry["Kind"], entry["Name"]) for entry in platform.ENTRIES] == [
         ("service-defaults", "nomadserve"),
+        ("service-defaults", "nomadserve-waiting"),
         ("service-defaults", "nomadserve-gateway"),
         ("service-router", "nomadserve"),
     ]

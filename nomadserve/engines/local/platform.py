@@ -15,6 +15,7 @@ def settings(cluster: Cluster) -> platform.Settings:
         bind_address="127.0.0.1",
         gateway_port=cluster.ports.gateway,
         sidecar_port=cluster.ports.gateway_sidecar,
+        waiting_port=cluster.ports.gateway_waiting,
         admin_port=cluster.ports.gateway_admin,
         gateway_metrics_port=cluster.ports.gateway_metrics,
         prometheus_port=cluster.ports.prometheus,

@@ -24,6 +24,7 @@ class Ports(msgspec.Struct, frozen=True):
     consul_dns: int = 8600
     gateway: int = 8080
     gateway_sidecar: int = 8081
+    gateway_waiting: int = 8082
     gateway_admin: int = 19000
     gateway_metrics: int = 9102
     prometheus: int = 9090

@@ -106,7 +106,7 @@ class Player:
             self._measure(number, tick_s)
             if number >= 0:
                 ledger.note(now, tick, count=self._cluster.count, ready=len(ready))
-                if number and _falls_on(number, self._scaling.evaluation_interval, tick_s):
+                if number and _falls_on(number, self._scaling.evaluated_every, tick_s):
                     self._evaluate(now)
         ledger.close_moment()
         return Played(ledger, self._changes)

@@ -52,12 +52,13 @@ def find(monkeypatch: pytest.MonkeyPatch) -> Find:
         wished: Mapping[str, list[float]] | None,
         healthy: Mapping[str, int],
         plain: tuple[str, ...] = (),
+        asleep: tuple[str, ...] = (),
     ) -> list[Shortage]:
         prometheus = None if wished is None else FakePrometheus(wished)
         monkeypatch.setattr(capacity, "prometheus_of", lambda _: prometheus)
         monkeypatch.setattr(capacity, "place_of", lambda cluster, *_: cluster)
         cluster = Cluster(FakeNomad(plain), FakeConsul(healthy))  # type: ignore[arg-type]
-        return capacity.shortages(cluster, "s", Weights(dict(before)), Weights(dict(after)))
+        return capacity.shortages(cluster, "s", Weights(dict(before)), Weights(dict(after)), asleep)
 
     return run
 
@@ -96,6 +97,15 @@ def test_a_version_with_traffic_and_without_a_policy_tells_nothing(find: Find) -
     assert not find(
         {"v1": 100, "v2": 0}, {"v1": 0, "v2": 100}, wished=LOADED, healthy={"s-v1": 6, "s-v2": 1}, plain=("s-v1",)
     )
+
+
+@pytest.mark.parametrize("wished", [None, {"s-v1": [0.0], "s-v2": [0.0]}], ids=["load not known", "no load"])
+def test_a_version_that_is_asleep_needs_one_replica_for_any_weight(
+    find: Find, wished: Mapping[str, list[float]] | None
+) -> None:
+    healthy = {"s-v1": 1, "s-v2": 0}
+    found = find({"v1": 100, "v2": 0}, {"v1": 99, "v2": 1}, wished=wished, healthy=healthy, asleep=("v2",))
+    assert found == [Shortage("s", "v2", 1, 0, 1)]
 
 
 class RecordingNomad:

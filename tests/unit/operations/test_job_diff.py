@@ -114,3 +114,11 @@ def test_long_texts_are_told_by_the_words_that_differ() -> None:
     filler = "sum(rate(nomadserve_requests_total[30s]))" * 4
     change = field("query", f"clamp_max({filler} / 8, 5)", f"clamp_max({filler} / 12.5, 6)")
     assert job_diff.field_text(change) == "… 8 → 12.5 … 5 → 6"
+
+
+def test_only_what_changes_a_replica_changes_its_tasks() -> None:
+    task = {"Type": "Edited", "Name": "serve", "Fields": [field("Env[X]", "1", "2")]}
+    same = task | {"Fields": [field("Env[X]", "1", "1")]}
+    assert job_diff.changes_tasks({"TaskGroups": [{"Type": "Edited", "Name": "serve", "Tasks": [task]}]})
+    assert not job_diff.changes_tasks({"TaskGroups": [{"Type": "Edited", "Name": "serve", "Tasks": [same]}]})
+    assert not job_diff.changes_tasks({"TaskGroups": [{"Type": "Edited", "Name": "serve", "Fields": []}]})

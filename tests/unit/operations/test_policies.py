@@ -112,6 +112,14 @@ def test_a_prometheus_that_does_not_answer_stops_nobody(check: Check) -> None:
     assert note == "the policy is not checked: no Prometheus answers"
 
 
+@pytest.mark.parametrize(("measured", "notes"), [([1.0], 0), ([], 1)])
+def test_a_sleeper_that_no_gateway_could_wake_is_said_to_stay_awake(measured: list[float], notes: int) -> None:
+    prometheus = FakePrometheus({'up{job="nomadserve-wakes"} == 1': measured})
+    found = policies.unmeasured_gateways(prometheus, spec.Scaling(min=0, max=1))  # type: ignore[arg-type]
+    assert len(found) == notes
+    assert policies.unmeasured_gateways(prometheus, spec.Scaling(min=1, max=1)) == []  # type: ignore[arg-type]
+
+
 RUNNING = 'count(up{service="digits",version="v1"} == 1)'
 MEASURED = 'count(nomadserve_gpu_utilization{service="digits",version="v1"})'
 
