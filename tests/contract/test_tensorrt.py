@@ -117,3 +117,15 @@ def test_rows_of_different_lengths_are_served_side_by_side(tmp_path: Path) -> No
             assert reply.content["outputs"]["steps"] == [[length + place for place in range(length)]] * 2
         assert server.ask("POST", PLAIN, {"inputs": {"text": [[1] * 17]}}).status == 400
         assert server.ask("GET", "/v2/models/text").content["inputs"][0]["shape"] == [-1, -1]
+
+
+def test_a_model_can_leave_the_gpu_and_come_back(tmp_path: Path) -> None:
+    with on_gpus(tmp_path, NOMADSERVE_REPOSITORY="1", MADE_UP_GPUS="2") as server:
+        for _ in range(2):
+            reply = server.ask("POST", PLAIN, {"inputs": {"x": [[1, 2, 3, 4]]}})
+            assert reply.content["outputs"] == {"y": [[10.0, 11.0]]}
+            assert server.ask("POST", "/v2/repository/models/m/unload").status == 200
+            assert server.ask("POST", PLAIN, {"inputs": {"x": [[1, 2, 3, 4]]}}).status == 404
+            assert server.ask("POST", "/v2/repository/models/m/load").status == 200
+        server.tell_to_end()
+        assert server.wait() == 0
