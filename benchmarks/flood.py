@@ -1,6 +1,7 @@
 """Overload (a): an open loop at four times what the server can do."""
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -21,6 +22,7 @@ ROWS_AHEAD_MAX = OVERLOAD_QUEUE_MAX + 2 * 32
 def measure_flood(peer: Peer, model: Model, form: str, *, seconds: float, report: Report) -> None:
     """Capacity first, in a closed loop; then the flood, on the same server."""
     with serving(peer, model, form, core=SERVER_CORE, queue_max=OVERLOAD_QUEUE_MAX) as running:
+        running.tree.prefer(os.getpriority(os.PRIO_PROCESS, 0))  # as this process, which it may have been given
         warm_up(running)
         cpu_before = running.tree.cpu_s()
         capacity = wrk.run(
