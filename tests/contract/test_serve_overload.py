@@ -28,9 +28,13 @@ def send_one_row(server: Server) -> http.client.HTTPConnection:
 def test_the_queue_limit_is_exact_and_the_rest_is_refused_at_once(tmp_path: Path) -> None:
     model = write_fake(tmp_path / "slow.json", delay_ms=60_000)
     with serving(tmp_path, str(model), "--engine", "fake", "--max-batch", "1", "--queue-max", "4") as server:
-        # One runs, one is enqueued ahead, four are queued; no batch comes back while this test lasts.
-        with ThreadPoolExecutor(30) as pool:
-            connections = list(pool.map(lambda _: send_one_row(server), range(30)))
+        # One runs, one is enqueued ahead, four are queued; no batch comes back while this test lasts. The first two
+        # leave the queue before others come: all in one turn of the event loop, they would be two too many for it.
+        connections = [send_one_row(server) for _ in range(2)]
+        until(lambda: server.metric('nomadserve_in_flight{model="slow"}') == 2)
+        until(lambda: server.metric('nomadserve_queued_rows{model="slow"}') == 0)
+        with ThreadPoolExecutor(28) as pool:
+            connections += pool.map(lambda _: send_one_row(server), range(28))
         until(lambda: server.metric('nomadserve_refused_total{model="slow",reason="queue_full"}') == 24)
         assert server.metric('nomadserve_in_flight{model="slow"}') == 6
         assert server.metric('nomadserve_queued_rows{model="slow"}') == 4
