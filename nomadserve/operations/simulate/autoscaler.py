@@ -65,12 +65,13 @@ def winner_of(actions: Sequence[Action]) -> Action | None:
 class Autoscaler:
     """Its memory: until when it rests.
 
-    rest_s: after any change, in seconds. The policies rendered by nomadserve have the same for both directions.
+    rest_s: after a change, in seconds.  rest_after_down_s: after one downwards, where that differs.
     """
 
-    def __init__(self, bounds: Bounds, *, rest_s: float) -> None:
+    def __init__(self, bounds: Bounds, *, rest_s: float, rest_after_down_s: float | None = None) -> None:
         self.bounds = bounds
         self._rest_s = rest_s
+        self._rest_after_down_s = rest_s if rest_after_down_s is None else rest_after_down_s
         self._rests_until = float("-inf")
 
     def decide(self, now: float, running: int, actions: Sequence[Action], *, is_deploying: bool) -> Action | None:
@@ -83,5 +84,6 @@ class Autoscaler:
             return None
         if now <= self._rests_until or is_deploying:
             return None
-        self._rests_until = now + self._rest_s
+        is_down = action.direction is Direction.down
+        self._rests_until = now + (self._rest_after_down_s if is_down else self._rest_s)
         return action

@@ -12,9 +12,10 @@ from nomadserve.operations.simulate.autoscaler import Action, Autoscaler, Bounds
 from nomadserve.operations.simulate.clock import Window
 from nomadserve.operations.simulate.ledger import Ledger
 from nomadserve.operations.simulate.queries import SIMULATED, Check, Known
-from nomadserve.operations.simulate.replicas import Capacity, Replica, forget, scrape, serve
+from nomadserve.operations.simulate.replicas import Capacity, Replica, forget, scrape
 from nomadserve.operations.simulate.result import Assumptions, Change
 from nomadserve.operations.simulate.trace import Trace
+from nomadserve.operations.simulate.waiting import Awake, WaitingRoom
 from nomadserve.promql import STEP_S
 from nomadserve.spec import RequestsPerSecond, Scaling, Service
 
@@ -86,7 +87,11 @@ class Player:
         )
         self._cluster = Cluster(first_count(scaling, trace, assumptions), service, assumptions)
         bounds = Bounds(scaling.min, scaling.max, scaling.max_scale_down)
-        self._autoscaler = Autoscaler(bounds, rest_s=scaling.cooldown_on_scale_up)
+        self._autoscaler = Autoscaler(
+            bounds, rest_s=scaling.cooldown_on_scale_up, rest_after_down_s=scaling.rest_after_scale_down
+        )
+        self._awake = Awake(scaling)
+        self._room = WaitingRoom(scaling, expected_s=assumptions.startup_s + scaling.evaluated_every)
         self._checks = [Check(target, scaling, self._capacity) for target in scaling.targets if _is_simulated(target)]
         self._windows = [Window(schedule, trace.starts_at) for schedule in scaling.schedules]
         self._known = Known(scaling.cooldown)
@@ -102,7 +107,9 @@ class Player:
         for number in range(-math.ceil(look_back_s / tick_s), ticks):
             now = number * tick_s
             ready = self._cluster.ready(now)
-            tick = serve(ready, rates[max(number, 0)] * tick_s, tick_s, self._capacity)
+            offered = rates[max(number, 0)] * tick_s
+            tick = self._room.serve(now, ready, offered, tick_s, self._capacity)
+            self._awake.note(now, offered, ready)
             self._measure(number, tick_s)
             if number >= 0:
                 ledger.note(now, tick, count=self._cluster.count, ready=len(ready))
@@ -131,7 +138,9 @@ class Player:
             if window.is_active(at):
                 why = f"schedule {window.name}"
                 actions.append(action_of(window.min, running, bounds, why=why, is_limited=False))
-        if not self._scaling.targets and self._scaling.query is None:  # what holds outside of every schedule
+        if self._scaling.sleeps:
+            actions.append(action_of(self._awake.answer(now, self._cluster.replicas), running, bounds, why="awake"))
+        elif not self._scaling.targets and self._scaling.query is None:  # what holds outside of every schedule
             actions.append(action_of(bounds.min, running, bounds, why="min", is_limited=False))
         is_deploying = now < self._cluster.deploying_until
         action = self._autoscaler.decide(now, running, actions, is_deploying=is_deploying)
