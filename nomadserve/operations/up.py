@@ -162,7 +162,7 @@ def finished(cluster: Cluster, plan: Plan) -> Done:
     """The result, and what to do next."""
     service = plan.service
     sleeps = is_asleep(cluster.nomad.job(service.job_id))
-    state = "asleep, and starts with the next request" if sleeps else "healthy"
+    state = "asleep (the next request starts it)" if sleeps else "healthy"
     if plan.is_empty:
         return Done(text=f"nothing to change: {service.job_id} is as the file says, and {state}")
     found = traffic.current_weights(cluster, service.name)

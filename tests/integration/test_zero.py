@@ -138,8 +138,8 @@ def test_a_count_of_zero_survives_an_up_that_changes_no_replica(
     nap: None, cli: Cli, cluster: RunningCluster, folder: Path
 ) -> None:
     wait_until_asleep(cluster)
-    assert "asleep, and starts with the next request" in cli("up", service_file(folder), "--yes").stderr
-    assert "asleep, and starts with the next request" in cli("up", service_file(folder, cooldown="6s"), "--yes").stderr
+    assert "asleep (the next request starts it)" in cli("up", service_file(folder), "--yes").stderr
+    assert "asleep (the next request starts it)" in cli("up", service_file(folder, cooldown="6s"), "--yes").stderr
     assert stays(lambda: count(cluster, "nap-v1") == 0, seconds=6)
 
 
