@@ -302,7 +302,7 @@ class Inference:
             if coding:
                 fields += f"content-encoding: {coding}\r\nvary: accept-encoding\r\n"
                 content = compress(content, coding)
-        call.exchange.response_fields(200, fields, content, is_last=self._is_leaving)
+        call.exchange.response_fields(200, fields, content, is_last=self._lifecycle.stage is not Stage.SERVING)
 
     def _fail(self, fault: Fault, exchange: Exchange, model: Model | None, head: Head, arrived_at: float) -> None:
         """Count it, say it, log it. `model`: None where the request names none that is served."""

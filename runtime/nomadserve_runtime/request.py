@@ -189,6 +189,7 @@ class Request:
             if is_last:
                 self.keep_alive = False
             self._pieces.clear()
+            self._on_hang_up = None  # it knows this request: a cycle, which only the garbage collector would find
             self._connection.send(self, status, fields, body)
 
     def on_hang_up(self, call: Callable[[], None]) -> None:

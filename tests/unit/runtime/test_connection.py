@@ -1,4 +1,6 @@
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -316,6 +318,36 @@ def test_what_a_held_client_sends_waits_until_it_is_let_go() -> None:
         assert len(talk.echo.heads) == 3
 
     talking(test)
+
+
+def test_an_answered_request_is_gone_without_the_garbage_collector() -> None:
+    class Call:
+        def __init__(self, exchange: Exchange) -> None:
+            self.exchange = exchange
+            exchange.on_hang_up(self.hang_up)
+
+        def hang_up(self) -> None:
+            raise AssertionError
+
+    calls: list[weakref.ref[Call]] = []
+
+    def answer(_: Scope, exchange: Exchange) -> None:
+        calls.append(weakref.ref(Call(exchange)))
+        exchange.response_bytes(200, [], b"")
+
+    async def test() -> None:
+        protocol = Server(answer).connect()
+        assert isinstance(protocol, asyncio.Protocol)
+        protocol.connection_made(Wire())
+        gc.collect()
+        gc.disable()
+        try:
+            protocol.data_received(POST + b"abc")
+            assert [call() for call in calls] == [None]
+        finally:
+            gc.enable()
+
+    asyncio.run(test())
 
 
 def test_no_more_than_a_little_is_read_from_a_held_client() -> None:
