@@ -98,21 +98,22 @@ def test_a_swarm_from_the_page_is_answered_at_the_pace_of_its_users(tmp_path: Pa
     rows_before = server.metric('nomadserve_rows_total{model="slow"}')
     with page(tmp_path, f"http://127.0.0.1:{server.port}", "--data", "@body.json", "--start", "7") as shown:
         assert '"num_users": 7' in requests.get(shown.url, timeout=10).text
-        began_at = time.monotonic()
         shown.swarm(users=5, requests_per_second=4)
         until(lambda: shown.totals()["num_requests"] >= 60)
-        # Paced: users who only waited for their replies would have sent 60 within half a second.
-        assert time.monotonic() - began_at > 2
-        requests.post(f"{shown.url}/stop", timeout=10)
+        # By Locust's own account, and whatever the machine does: users who only waited for their replies, of 5 ms each,
+        # could send more; those who keep their pace can't.
+        assert shown.totals()["total_rps"] < 30
         shown.process.send_signal(signal.SIGINT)
         said = shown.process.communicate(timeout=PATIENCE_S)[1]
         assert shown.ended()
     assert shown.process.returncode == 0
     ended = re.search(r"Locust has ended: (\d+) requests, 0 failed or refused", said)
     assert ended is not None, said
+    until(lambda: server.metric('nomadserve_in_flight{model="slow"}') == 0)
     answered = server.metric('nomadserve_requests_total{model="slow",outcome="ok"}') - answered_before
     rows = server.metric('nomadserve_rows_total{model="slow"}') - rows_before
-    assert answered == int(ended[1]) + 8  # those that went out one by one, before the page
+    # Those that went out one by one before the page, those that Locust counted, and what was under way at its end.
+    assert answered >= 8 + int(ended[1]) >= 68
     assert rows == 2 * answered
 
 
