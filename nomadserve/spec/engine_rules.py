@@ -10,15 +10,15 @@ def engines(service: Service) -> Violations:
         path, engine = ("model", model.name), service.engine_of(model)
         if engine == "tensorrt":
             yield from _tensorrt(model, service, path)
-            for index, profile in enumerate(model.profiles):
-                at = (*path, "profile", str(index))
-                if not profile.inputs:
-                    hint = 'give the shapes of each input: `input "x" { min = [1, 8] … }`'
-                    yield Violation((at, (*at, "input")), "this `profile` names no input", hint)
-                for shapes in profile.inputs:
-                    yield from _shapes(shapes, (*at, "input", shapes.name))
         else:
             yield from _others(model, engine, path)
+        for index, profile in enumerate(model.profiles):
+            at = (*path, "profile", str(index))
+            if not profile.inputs:
+                hint = 'give the shapes of each input: `input "x" { min = [1, 8] … }`'
+                yield Violation((at, (*at, "input")), "this `profile` names no input", hint)
+            for shapes in profile.inputs:
+                yield from _shapes(shapes, (*at, "input", shapes.name))
     if service.engine_cache is not None:
         yield from _engine_cache(service)
 
@@ -45,21 +45,15 @@ def _others(model: Model, engine: str, path: Path) -> Violations:
             message, hint = "a plan runs on TensorRT alone", 'take `engine = "tensorrt"`, with a `gpu` block'
         paths = ((*path, "engine"), (*path, "source")) if service_chose else ((*path, "source"), ("gpu",))
         yield Violation(paths, message, hint)
-    asked = (
-        ("precision", model.precision is not None),
-        ("profile", bool(model.profiles)),
-        ("instances", model.instances > 1),
-    )
-    for key, is_given in asked:
+    for key, is_given in (("precision", model.precision is not None), ("instances", model.instances > 1)):
         if is_given:
-            at = (*path, key, "0") if key == "profile" else (*path, key)
             hint = "take it out, or add a `gpu` block" if model.engine == "auto" else "take it out"
             message = f"`{key}` is for TensorRT, and this model runs on `{engine}`"
-            yield Violation((at, (*path, "engine"), ("gpu",)), message, hint)
+            yield Violation(((*path, key), (*path, "engine"), ("gpu",)), message, hint)
 
 
 def _shapes(shapes: InputShapes, path: Path) -> Violations:
-    """The sizes can't be held against the model here: that is read where it is built."""
+    """The sizes can't be held against the model here: that is read where it is built, or served."""
     parts = tuple((*path, key) for key in ("min", "opt", "max"))
     if not len(shapes.min) == len(shapes.opt) == len(shapes.max):
         counts = f"{len(shapes.min)}, {len(shapes.opt)} and {len(shapes.max)}"

@@ -12,6 +12,8 @@ from hcl2 import SerializationOptions
 from nomadserve.language import load_service
 from nomadserve.render import render_job
 from nomadserve_runtime.config import load_config
+from nomadserve_runtime.engines.profiles import profiles_of
+from nomadserve_runtime.tensors import TensorSpec
 
 IN_ALLOCATION = {
     "${NOMAD_IP_http}": "127.0.0.1",
@@ -70,6 +72,15 @@ def test_what_the_service_file_says_reaches_the_runtime(tmp_path: Path) -> None:
     assert local.checksum.startswith("sha256:")
     assert (remote.path, remote.checksum) == ("/alloc/serve/local/models/remote.onnx", f"sha256:{'ab' * 32}")
     assert (remote.max_batch, fake.engine) == (32, "fake")
+
+
+def test_a_profile_reaches_every_engine_that_takes_rows_of_different_shapes(tmp_path: Path) -> None:
+    (tmp_path / "text.onnx").write_bytes(b"model")
+    profile = 'profile {\n input "ids" {\n min = [1, 1]\n opt = [8, 64]\n max = [32, 512]\n }\n }\n'
+    model = f'model "text" {{\n source = "text.onnx"\n engine = "onnxruntime"\n {profile} }}\n'
+    config = load_config(environment(job(tmp_path, f'service "words" {{\n {model} }}\n')))
+    [found] = profiles_of(config.models[0].profiles, [TensorSpec("ids", "INT64", (-1,))], title="it")
+    assert (found.least, found.usual, found.most) == (((1,),), ((64,),), ((512,),))
 
 
 def test_the_smallest_service_leaves_the_defaults_to_the_contract(tmp_path: Path) -> None:
