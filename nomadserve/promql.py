@@ -24,7 +24,7 @@ GPU_UTILIZATION = "nomadserve_gpu_utilization"
 """The runtime's series of each GPU of a replica: percent of the last seconds in which it computed, 0 to 100."""
 
 WAKES = "nomadserve-wakes"
-"""Job by which Prometheus asks the gateways, every second, for nothing but what `awake` needs.
+"""Job by which Prometheus asks the gateways, every 2 s, for nothing but what `awake` needs.
 
 Its series are Envoy's `envoy_cluster_upstream_…`, renamed to `nomadserve_gateway_…` (`jobs/prometheus.nomad.hcl.j2`).
 """

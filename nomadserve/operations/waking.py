@@ -12,7 +12,7 @@ from nomadserve.operations.cluster import Cluster
 from nomadserve.spec import Service
 
 STARTUP_GUESS_S = 60.0  # until a first replica was seen to get healthy
-NOTICE_S = 2.0  # a scrape of the gateway, and placing the replica
+NOTICE_S = 3.0  # a scrape of the gateway, and placing the replica
 # Two starts of one model are never alike: a start-up that differs less than this is no news.
 NEWS_SHARE = 0.25
 NEWS_S = 2.0

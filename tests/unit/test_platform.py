@@ -75,10 +75,10 @@ def test_every_gateway_finds_its_own_waiting_room_by_loopback() -> None:
     assert (room["name"], room["address"], room["port"]) == ("nomadserve-waiting", "127.0.0.1", 8082)
 
 
-def test_what_wakes_a_version_is_measured_every_second(loopback: Settings) -> None:
+def test_what_wakes_a_version_is_measured_every_two_seconds(loopback: Settings) -> None:
     hcl = render_part("prometheus", loopback)
     job = hcl.partition(f"job_name: {promql.WAKES}")[2].partition("job_name")[0]
-    assert "scrape_interval: 1s" in job
+    assert "scrape_interval: 2s" in job
     for name in ("rq_total", "rq_active", "cx_none_healthy"):
         assert job.count(name) == 2, "asked for, and kept"
     assert "replacement: nomadserve_gateway_$1" in job

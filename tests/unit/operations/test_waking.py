@@ -39,10 +39,10 @@ def test_a_version_with_replicas_at_all_times_has_nothing_to_wake() -> None:
 
 def test_a_start_up_is_guessed_until_it_was_measured() -> None:
     guessed = wanted_waking(SLEEPS, None)
-    assert guessed == Waking(startup_s=STARTUP_GUESS_S, notice_s=4, hold_s=20)
+    assert guessed == Waking(startup_s=STARTUP_GUESS_S, notice_s=5, hold_s=20)
     measured = wanted_waking(SLEEPS, guessed, startup_s=7)
-    assert measured == Waking(startup_s=7, notice_s=4, hold_s=20)
-    assert measured.expected_s == 11
+    assert measured == Waking(startup_s=7, notice_s=5, hold_s=20)
+    assert measured.expected_s == 12
 
 
 @pytest.mark.parametrize(("known", "found", "kept"), [(7, 8, 7), (7, 9.5, 9.5), (100, 120, 100), (100, 60, 60)])
