@@ -34,6 +34,7 @@ from nomadserve_runtime.errors import (
     Refused,
 )
 from nomadserve_runtime.metrics import ModelMetrics
+from nomadserve_runtime.pace import Pace
 from nomadserve_runtime.runner import runner_for
 from nomadserve_runtime.slots import Slot, SlotQueue, Ticket
 from nomadserve_runtime.tensors import rows_not_finite
@@ -57,8 +58,7 @@ class Batcher:
         in_flight: requests admitted and not yet answered.
         reading: requests let in whose bodies are being read; the caller counts them.
         running_rows: rows with the engine.
-        rows_per_second: as measured over the last batches; 0.0 until the first came back.
-        slowness: how much longer batches take, one after the other, than they took alone when calibrated.
+        pace: how fast the engine is, as measured while it serves.
         on_lost: called when the engine can't go on in this process; by then every request that waited has its answer.
     """
 
@@ -80,8 +80,7 @@ class Batcher:
         self.in_flight = 0
         self.reading = 0
         self.running_rows = 0
-        self.rows_per_second = 0.0
-        self.slowness = 1.0
+        self.pace = Pace(calibration, parallel=engine.parallel, clock=clock)
         self.on_lost: Callable[[EngineLost], None] = lambda _: None
         self._clock = clock
         self._latency_target_s = latency_target_s
@@ -107,17 +106,14 @@ class Batcher:
         self._launch_timer: asyncio.TimerHandle | None = None
         self._expiry_timer: asyncio.TimerHandle | None = None
         self._next_expiry_at = math.inf
-        self._busy_since = clock()
         self._was_empty = True
-        self._measured_rows = 0.0
-        self._measured_seconds = 0.0
         self._is_inline = calibration.is_inline
         self._runner = runner_for(engine, self._hand_back, is_inline=self._is_inline)
         metrics.watch(
             in_flight=lambda: self.in_flight,
             queued_rows=lambda: self.queued_rows,
             backlog_seconds=lambda: policy.backlog_seconds(
-                rows=self.queued_rows + self.running_rows, rows_per_second=self.rows_per_second
+                rows=self.queued_rows + self.running_rows, rows_per_second=self.pace.rows_per_second
             ),
         )
 
@@ -170,8 +166,8 @@ class Batcher:
             queued_rows=self.queued_rows,
             handed=self._handed,
             capacity=self.engine.batch_max,
-            batch_s=self._batch_s_max * self.slowness,
-            running_s=self._clock() - self._busy_since,
+            batch_s=self._batch_s_max * self.pace.slowness,
+            running_s=self.pace.running_s,
             parallel=self.engine.parallel,
         )
 
@@ -194,7 +190,7 @@ class Batcher:
         now = self._clock()
         deadline_at = ticket.deadline_at
         # The exact answer costs more, and is wanted only where as many batches as there can be ahead take that long.
-        if deadline_at - now < (self._handed + queue.rows // queue.capacity) * self._batch_s_max * self.slowness:
+        if deadline_at - now < (self._handed + queue.rows // queue.capacity) * self._batch_s_max * self.pace.slowness:
             self.check_deadline(deadline_at)
         # No await from here on: a reserved row is always a written row.
         ticket.admitted_at = now
@@ -300,7 +296,7 @@ class Batcher:
     def _hand_over(self) -> None:
         slot = self._queue.take()
         if self._handed == 0 and self._was_empty:
-            self._busy_since = self._clock()
+            self.pace.start()
         self._handed += 1
         self.running_rows += slot.rows
         self._runner.start(slot, slot.rows)
@@ -311,7 +307,7 @@ class Batcher:
         self._handed -= 1
         self.running_rows -= rows
         self._was_empty = not self._queue.open
-        self._measure(rows, failure is None)
+        self.pace.count(rows, is_answered=failure is None)
         if isinstance(failure, EngineLost):
             self._lose(failure)
         elif not self._is_inline:
@@ -365,22 +361,9 @@ class Batcher:
             batch_s=self.calibration.batch_s(slot.capacity),
         )
 
-    def _measure(self, rows: int, is_answered: bool) -> None:
-        """Take the rows answered since the engine got busy, or since the last batch came back, into the rate."""
-        now = self._clock()
-        took_s = now - self._busy_since
-        self._busy_since = now
-        self._measured_rows = self._measured_rows * policy.RATE_MEMORY + (rows if is_answered else 0)
-        self._measured_seconds = self._measured_seconds * policy.RATE_MEMORY + took_s
-        if self._measured_seconds > 0:
-            self.rows_per_second = self._measured_rows / self._measured_seconds
-        calibrated_s = self.calibration.batch_s(rows) / self.engine.parallel
-        if calibrated_s > 0:
-            self.slowness += (took_s / calibrated_s - self.slowness) * (1 - policy.RATE_MEMORY)
-
     def _retry_after_s(self) -> float:
         rows = self.queued_rows + self.running_rows
-        return policy.retry_after_seconds(rows=rows, rows_per_second=self.rows_per_second)
+        return policy.retry_after_seconds(rows=rows, rows_per_second=self.pace.rows_per_second)
 
     # -- deadlines ------------------------------------------------------------------------------------------------
 

@@ -148,14 +148,14 @@ def test_a_refusal_tells_when_to_come_back_by_the_measured_rate() -> None:
             with pytest.raises(QueueFull) as unmeasured:
                 batcher.check_open()
             assert unmeasured.value.retry_after_s == 1.0
-            batcher.rows_per_second = 0.5
+            batcher.pace.rows_per_second = 0.5
             with pytest.raises(QueueFull) as measured:
                 batcher.check_open()
             assert measured.value.retry_after_s == 4.0
             engine.let_run(100)
             for ticket in tickets:
                 await answer(ticket)
-            assert batcher.rows_per_second != 0.5
+            assert batcher.pace.rows_per_second != 0.5
 
     run(test)
 
@@ -318,7 +318,7 @@ def test_metrics_tell_what_happened() -> None:
         tickets = [admit(batcher, n) for n in range(5)]
         await until(lambda: engine.batches == [2])
         assert (sample("in_flight"), sample("queued_rows"), sample("backlog_seconds")) == (5, 1, 0)
-        batcher.rows_per_second = 10.0
+        batcher.pace.rows_per_second = 10.0
         assert sample("backlog_seconds") == 0.5
         engine.let_run(3)
         for ticket in tickets:
