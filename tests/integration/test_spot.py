@@ -19,8 +19,9 @@ from tests.integration.test_scaling import Load, stays
 MARK = {"nomadserve_spot": "true"}
 SPOT, STEADY = ("spot-a", "spot-b"), ("steady-a", "steady-b")
 MODEL = '{"inputs": [{"name": "x", "shape": [1]}], "outputs": [{"name": "y", "shape": [1]}], "delay_ms": 5}'
-# A node is missed within seconds, so that the test needs not wait for the half minute that is usual.
-HEARTBEATS = 'server {\n  heartbeat_grace = "2s"\n  min_heartbeat_ttl = "3s"\n}\n'
+# A node is missed sooner than after the half minute that is usual; not so soon that one on a busy machine is, too: its
+# replicas would all be taken for lost.
+HEARTBEATS = 'server {\n  heartbeat_grace = "8s"\n  min_heartbeat_ttl = "5s"\n}\n'
 NOTICED_WITHIN_S = 60.0
 # What was on its way to the killed replica can't be sent again; that is next to nothing at 5 ms a request.
 IN_FLIGHT_MAX = 3
@@ -185,7 +186,7 @@ def test_a_higher_minimum_moves_replicas_without_a_gap(
         seen.append(healthy(spot_cluster, "mixed-v1"))
         time.sleep(0.3)
     assert moving.returncode == 0
-    assert min(seen) >= 3
+    assert min(seen) >= 3, seen
     found = places(spot_cluster, "mixed-v1")
     assert (found.total(), sum(found[f"on-demand@{node}"] for node in STEADY)) == (3, 2)
 
