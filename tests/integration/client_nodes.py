@@ -33,13 +33,17 @@ PORTS_FIRST, PORTS_END, PORTS_OF_AGENTS = 12000, 18000, 6
 PORTS_OF_ALLOCATIONS = 40
 
 
+_given: set[int] = set()  # to nodes that may not listen on them yet
+
+
 def free_ports() -> list[int]:
     """Ports for the agents of a node, which it keeps when it is started again."""
     found: list[int] = []
     while len(found) < PORTS_OF_AGENTS:
         port = random.randrange(PORTS_FIRST, PORTS_END)
-        if port not in found and not taken([port]):
+        if port not in _given and not taken([port]):
             found.append(port)
+            _given.add(port)
     return found
 
 
