@@ -104,16 +104,8 @@ def make_plan(cluster: Cluster, service: Service) -> Plan:
         planned = cluster.nomad.plan(job)
     lines = [*job_diff.diff_lines(planned["Diff"], before=current, after=job), *lines]
     router = cluster.consul.entry("service-router", entries.ROUTER)
-    timeouts_s = entries.timeouts_of(router, service.name)
     wakings = planned_wakings(cluster, service, weights)
-    routes = entries.routes(
-        service.name,
-        {
-            version: service.request_timeout if version == service.version else timeouts_s.get(version, 0.0)
-            for version in weights.by_version
-        },
-        wakings,
-    )
+    routes = _planned_routes(service, weights, router, wakings)
     return Plan(
         service=service,
         source=source,
@@ -123,10 +115,7 @@ def make_plan(cluster: Cluster, service: Service) -> Plan:
         preserves_count=current is not None and count is not None and groups.counts(job) == groups.counts(current),
         job_lines=tuple(lines),
         replica_lines=tuple(job_diff.update_lines(planned)) if lines else (),
-        replaces_running=any(
-            update.get("DestructiveUpdate")
-            for update in ((planned.get("Annotations") or {}).get("DesiredTGUpdates") or {}).values()
-        ),
+        replaces_running=_replaces_running(planned),
         entry_changes=tuple(
             traffic.reweigh(cluster, service.name, weights, splitter=splitter, verb="up", wakings=wakings)
         ),
@@ -144,6 +133,20 @@ def make_plan(cluster: Cluster, service: Service) -> Plan:
             *spot_notes(cluster, service),
         ),
     )
+
+
+def _planned_routes(
+    service: Service, weights: Weights, router: entries.Entry | None, wakings: Mapping[str, entries.Waking]
+) -> list[entries.Entry]:
+    """The service's routes: this version's timeout by its file, the others' as they are."""
+    timeouts_s = entries.timeouts_of(router, service.name)
+    timeouts_s = {version: timeouts_s.get(version, 0.0) for version in weights.by_version}
+    return entries.routes(service.name, timeouts_s | {service.version: service.request_timeout}, wakings)
+
+
+def _replaces_running(planned: dict[str, Any]) -> bool:
+    updates = (planned.get("Annotations") or {}).get("DesiredTGUpdates") or {}
+    return any(update.get("DestructiveUpdate") for update in updates.values())
 
 
 def planned_wakings(

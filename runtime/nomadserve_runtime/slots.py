@@ -9,6 +9,7 @@ thread. Nothing here awaits.
 import enum
 import heapq
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
@@ -148,7 +149,7 @@ class Slot:
             ticket.write(rows)
 
 
-class Ticket:
+class Ticket(ABC):
     """One admitted request and its rows in a slot. Whoever admits it says in a subclass what its answer leads to.
 
     Attributes:
@@ -188,12 +189,12 @@ class Ticket:
         self.is_answered = False
         self.fault: Fault | None = None
 
+    @abstractmethod
     def answered(self) -> None:
         """Its output rows are written, and valid until this returns; or `fault` says why there are none.
 
         Called once, on the event loop. Must not raise.
         """
-        raise NotImplementedError
 
     def write(self, inputs: Sequence[np.ndarray]) -> None:
         """Copy the rows of the request, one array per input in the order of the model, into the slot."""

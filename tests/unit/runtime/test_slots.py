@@ -11,6 +11,11 @@ X = TensorSpec("x", "FP32", (2,))
 Y = TensorSpec("y", "INT64", ())
 
 
+class Waiting(Ticket):
+    def answered(self) -> None:
+        raise AssertionError("a queue answers nobody")
+
+
 def new_slot(capacity: int) -> Slot:
     return Slot(inputs=(X,), outputs=(Y,), capacity=capacity, host_array=np.empty)
 
@@ -21,7 +26,7 @@ def new_queue(*, rows_max: int, capacity: int) -> SlotQueue:
 
 
 def admit(queue: SlotQueue, rows: int, *, value: float = 0.0) -> Ticket:
-    ticket = Ticket(rows)
+    ticket = Waiting(rows)
     ticket.admitted_at = ticket.due_at = 0.0
     queue.reserve(ticket)
     ticket.write([np.full((rows, 2), value, np.float32)])
