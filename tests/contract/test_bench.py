@@ -15,6 +15,7 @@ from nomadserve.operations.bench.child import serving
 from nomadserve.operations.bench.payload import from_metadata
 from nomadserve.operations.bench.replica import Replica
 from nomadserve.operations.load import Aim, Load, LoadProcess, Outcome
+from tests.signals import signals_heard
 
 NOMADSERVE = Path(sys.executable).parent / "nomadserve"
 
@@ -89,7 +90,8 @@ def test_a_full_queue_is_told_from_an_answer(tmp_path: Path) -> None:
 def test_the_replica_and_the_load_end_with_a_search_that_is_ended(tmp_path: Path, number: signal.Signals) -> None:
     file = fake(tmp_path, delay_ms=5)
     command = [NOMADSERVE, "bench", str(file), "--engine", "fake", "--step", "60s", "--no-report"]
-    searching = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    with signals_heard():
+        searching = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     family = [psutil.Process(searching.pid)]
     try:
         assert searching.stderr is not None

@@ -18,6 +18,7 @@ import requests
 
 from tests.contract.serve_process import Server, serving
 from tests.contract.test_bench import fake
+from tests.signals import signals_heard
 
 NOMADSERVE = Path(sys.executable).parent / "nomadserve"
 LOCUST = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nomadserve" / "locust" / "bin"
@@ -61,12 +62,10 @@ def until(claim: Callable[[], bool]) -> None:
 def page(folder: Path, *arguments: str) -> Iterator[Page]:
     """Start the command and wait for its page; whatever happens, nothing of it stays."""
     environment = {**os.environ, "PATH": f"{LOCUST}:{os.environ['PATH']}", "LOCUST_HEADLESS": "true"}
-    # A shell that runs tests in the background has them ignore SIGINT, and so would what they start.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen(
-        [NOMADSERVE, "bench", *arguments, "--ui"], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
-    )
-    signal.signal(signal.SIGINT, before)
+    with signals_heard():
+        process = subprocess.Popen(
+            [NOMADSERVE, "bench", *arguments, "--ui"], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
+        )
     assert process.stderr is not None
     family: list[psutil.Process] = []
     try:

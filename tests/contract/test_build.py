@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.signals import signals_heard
 from tests.tensorrt_rtx import FOLDER, needs_rtx
 from tests.unit.runtime.trt.models import write_deep, write_one, write_product
 
@@ -91,15 +92,14 @@ def test_what_can_not_be_built_exits_2_and_names_the_node(environment: dict[str,
 def test_ctrl_c_ends_a_build_and_leaves_nothing_half_done(environment: dict[str, str], tmp_path: Path) -> None:
     model = write_deep(tmp_path / "deep.onnx", layers=600)
     plan = tmp_path / "deep.plan"
-    process = subprocess.Popen(
-        [NOMADSERVE, "build", model, "-o", plan, "--log-level", "debug"],
-        env=environment,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        # Where the tests run in the background of a shell, SIGINT is ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    with signals_heard():
+        process = subprocess.Popen(
+            [NOMADSERVE, "build", model, "-o", plan, "--log-level", "debug"],
+            env=environment,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
     assert process.stderr is not None
     try:
         # What it says when it begins to compile; it takes seconds from there.

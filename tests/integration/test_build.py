@@ -13,6 +13,7 @@ import requests
 from tests.integration.gpu_plugin import FakeGpu, agent_configuration
 from tests.integration.gpu_plugin import gpu_plugin_dir as gpu_plugin_dir  # a fixture, found in this module
 from tests.integration.local_clusters import NOMADSERVE, Cli, RunningCluster
+from tests.signals import signals_heard
 from tests.tensorrt_rtx import FOLDER, needs_rtx
 from tests.unit.runtime.trt.models import write_deep, write_one, write_product
 
@@ -184,15 +185,14 @@ def test_ctrl_c_stops_the_build_and_leaves_nothing(
     cli: Cli, gpu_cluster: RunningCluster, write: Write, tmp_path: Path
 ) -> None:
     file = write("long", write_deep(tmp_path / "deep.onnx", layers=600))
-    process = subprocess.Popen(
-        [NOMADSERVE, "build", "--on-cluster", file],
-        env=cli.environment,
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Where the tests run in the background of a shell, SIGINT is ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    with signals_heard():
+        process = subprocess.Popen(
+            [NOMADSERVE, "build", "--on-cluster", file],
+            env=cli.environment,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     assert process.stderr is not None
     try:
         assert any(": running" in line for line in process.stderr)

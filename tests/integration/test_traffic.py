@@ -17,6 +17,7 @@ import requests
 
 from examples.digits.send import Counts, resolve, send
 from tests.integration.conftest import NOMADSERVE, Cli, RunningCluster
+from tests.signals import signals_heard
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 EXAMPLE = str(DIGITS / "service.hcl.j2")
@@ -228,17 +229,10 @@ def test_no_room_is_said_with_each_nodes_reason(cli: Cli, tmp_path: Path) -> Non
     cli("down", "huge", "--yes")
 
 
-@pytest.fixture
-def ctrl_c_works() -> Iterator[None]:
-    """A shell that starts a run in the background has it ignore SIGINT, and whatever it starts inherits that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def test_ctrl_c_stops_following_and_not_the_deployment(ctrl_c_works: None, cli: Cli, tmp_path: Path) -> None:
+def test_ctrl_c_stops_following_and_not_the_deployment(cli: Cli, tmp_path: Path) -> None:
     file = service_file(tmp_path, "patient")
-    process = subprocess.Popen([NOMADSERVE, "up", file], env=cli.environment, stderr=subprocess.PIPE, text=True)
+    with signals_heard():
+        process = subprocess.Popen([NOMADSERVE, "up", file], env=cli.environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
         if "registered" in line:
