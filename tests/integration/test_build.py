@@ -172,7 +172,8 @@ def test_a_service_that_builds_nothing_is_refused(cli: Cli, write: Write, tmp_pa
 def test_the_wait_that_ends_exits_3_and_the_build_goes_on(
     cli: Cli, gpu_cluster: RunningCluster, write: Write, tmp_path: Path
 ) -> None:
-    file = write("slow", write_product(tmp_path / "m.onnx"))
+    # One that is built at once would be done sooner than anybody looks.
+    file = write("slow", write_deep(tmp_path / "deep.onnx", layers=600))
     done = cli("build", "--on-cluster", file, "--timeout", "0.01", check=False)
     assert done.returncode == 3, done.stderr
     assert "has not built its plans yet; it goes on" in done.stderr
