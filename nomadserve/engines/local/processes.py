@@ -83,12 +83,13 @@ def members(home: Home) -> list[psutil.Process]:
     """Every living process of the cluster: marked, or with its folder in the cluster's, and all their children.
 
     A task may have cleaned its environment, and one in a chroot has another root folder; whoever calls this, and
-    that process's parents, are never among them.
+    that process's parents, are never among them, nor does anything belong to the cluster for being a child of theirs.
     """
-    ours = {process.pid: process for process in psutil.process_iter() if _belongs(process, home)}
-    for process in list(ours.values()):
-        ours.update({child.pid: child for child in _children(process)})
     spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    found = [process for process in psutil.process_iter() if process.pid not in spared and _belongs(process, home)]
+    ours = {process.pid: process for process in found}
+    for process in found:
+        ours.update({child.pid: child for child in _children(process)})
     return [process for pid, process in ours.items() if pid not in spared and _is_alive(process)]
 
 

@@ -74,10 +74,16 @@ def test_process_inside_the_folder_is_found_without_mark(home: Home) -> None:
         stranger.wait()
 
 
-def test_caller_inside_a_cluster_is_spared(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_caller_inside_a_cluster_is_spared_and_what_it_started_elsewhere(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = subprocess.Popen(["sleep", "604"])
     monkeypatch.chdir(home.folder)
-
-    assert processes.members(home) == []
+    try:
+        assert processes.members(home) == []
+    finally:
+        elsewhere.kill()
+        elsewhere.wait()
 
 
 def test_process_that_ignores_the_polite_signal_is_killed(home: Home) -> None:
