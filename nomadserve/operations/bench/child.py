@@ -47,16 +47,23 @@ def serving(file: Path, options: Mapping[str, object]) -> Iterator[tuple[int, fl
             stderr=log,
             start_new_session=True,
         )
-        try:
+        with ended(process, within_s=END_WITHIN_S):
             _wait_ready(process, port, log, within_s=READY_WITHIN_S)
             yield port, time.monotonic() - started_at
-        finally:
-            process.terminate()
-            try:
-                process.wait(END_WITHIN_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+
+
+@contextmanager
+def ended(process: "subprocess.Popen[bytes]", *, within_s: float) -> Iterator[None]:
+    """End the process after the block: politely, and by force where it takes longer than `within_s` seconds."""
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def free_port() -> int:

@@ -19,7 +19,7 @@ from typing import IO, Any
 import requests
 
 from nomadserve.errors import NomadserveError, TimedOut, WrongInput
-from nomadserve.operations.bench.child import LOOK_EVERY_S, free_port, tail
+from nomadserve.operations.bench.child import LOOK_EVERY_S, ended, free_port, tail
 from nomadserve.operations.bench.events import PageEnded, PageReady, SubjectReady
 from nomadserve.operations.bench.singles import Singles, ask_singly
 from nomadserve.operations.bench.subject import Subject, file_served, is_file, running
@@ -129,15 +129,8 @@ def _running(
             stderr=log,
             start_new_session=True,
         )
-        try:
+        with ended(process, within_s=END_WITHIN_S):
             yield process, log
-        finally:
-            process.terminate()
-            try:
-                process.wait(END_WITHIN_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 def _wait_ready(process: "subprocess.Popen[bytes]", url: str, log: IO[bytes]) -> None:

@@ -45,7 +45,7 @@ class ILogger:
         pass
 
     def log(self, severity: "ILogger.Severity", msg: str) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # abstract in TensorRT, too: whoever logs says how
 
 
 class DataType(Enum):
