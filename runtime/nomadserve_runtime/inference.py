@@ -261,14 +261,10 @@ class Inference:
         except Exception as error:
             self._fail_by(error, call.exchange, model, call.head, arrived_at)
             return
-        slot, admitted_at, metrics = call.slot, call.admitted_at, model.metrics
-        metrics.request_seconds.observe(replied_at - arrived_at)
+        slot, metrics = call.slot, model.metrics
         metrics.outcome["ok"].value += 1
         metrics.rows.value += query.rows
-        started_at, ended_at = slot.started_at, slot.ended_at
-        metrics.stages.add(
-            (admitted_at - arrived_at, started_at - admitted_at, ended_at - started_at, replied_at - ended_at)
-        )
+        metrics.stages.add((arrived_at, call.admitted_at, slot.started_at, slot.ended_at, replied_at))
         if self._is_logged:
             self._log(model.name, 200, "ok", request_id, call.head, arrived_at)
 

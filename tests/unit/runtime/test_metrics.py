@@ -1,6 +1,6 @@
 import pytest
 
-from nomadserve_runtime.metrics import OUTCOMES, REFUSALS, ModelMetrics, Series
+from nomadserve_runtime.metrics import GATHERED_MAX, OUTCOMES, REFUSALS, ModelMetrics, Series, Stages
 
 
 def value(series: Series, name: str, **labels: str) -> float | None:
@@ -58,10 +58,24 @@ def test_two_processes_worth_of_series_do_not_meet(series: Series, metrics: Mode
 
 
 def test_each_stage_of_a_request_is_counted_where_it_belongs(series: Series, metrics: ModelMetrics) -> None:
-    metrics.stages.add((0.002, 0.1, 0.2, 0.00005))
-    metrics.stages.add((0.04, 0.1, 0.2, 0.003))
+    metrics.stages.add((10.0, 10.002, 10.1, 10.3, 10.30005))
+    metrics.stages.add((20.0, 20.04, 20.1, 20.3, 20.303))
     for name, bound, count in (("receive", "0.0025", 1), ("receive", "0.05", 2), ("reply", "0.0005", 1)):
         assert value(series, f"{name}_seconds_bucket", le=bound) == count
     assert value(series, "receive_seconds_sum") == pytest.approx(0.042)
     assert value(series, "stage_seconds_total", stage="receive") == pytest.approx(0.042)
-    assert value(series, "reply_seconds_count") == 2
+    assert value(series, "reply_seconds_count") == value(series, "request_seconds_count") == 2
+    assert value(series, "request_seconds_sum") == pytest.approx(0.60305)
+    spent = [value(series, "stage_seconds_total", stage=stage) for stage in Stages.WORDS]
+    assert sum(filter(None, spent)) == pytest.approx(0.60305)
+
+
+def test_what_was_observed_is_counted_in_small_pieces_while_requests_wait(metrics: ModelMetrics) -> None:
+    for number in range(10 * GATHERED_MAX):
+        moment = float(number)
+        metrics.stages.add((moment, moment, moment, moment, moment))
+        metrics.queue_seconds.observe(0.0)
+        metrics.sweep()
+        assert metrics.stages.gathered < GATHERED_MAX
+        assert metrics.queue_seconds.gathered < GATHERED_MAX
+    assert (metrics.request_seconds.count, metrics.queue_seconds.count) == (10 * GATHERED_MAX, 10 * GATHERED_MAX)
