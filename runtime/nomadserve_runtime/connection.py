@@ -19,7 +19,7 @@ from nomadserve_runtime.errors import TooSlow
 from nomadserve_runtime.heads import HEAD_NBYTES_MAX as KNOWN_NBYTES_MAX
 from nomadserve_runtime.heads import KnownHead, KnownHeads, origin_form, reply_head
 from nomadserve_runtime.request import Request
-from nomadserve_runtime.rest import REST_NBYTES_MIN, Rest, read_less_at_once
+from nomadserve_runtime.rest import REST_NBYTES_MIN, Rest
 from nomadserve_runtime.rsgi import Exchange, Scope
 
 log = logging.getLogger("nomadserve.http")
@@ -86,7 +86,6 @@ class Connection(asyncio.Protocol):
         """A client has come."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        read_less_at_once(transport)
         self._owner.connections.add(self)
 
     def connection_lost(self, _: Exception | None) -> None:

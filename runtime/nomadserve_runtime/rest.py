@@ -10,18 +10,8 @@ from typing import Protocol
 # Shorter rests come with one or two reads: two changes of the protocol would cost more than they save.
 REST_NBYTES_MIN = 64 * 1024
 
-# Where bytes go that nobody reads. One for all connections: its content means nothing.
-NOWHERE = memoryview(bytearray(256 * 1024))
-
-
-# asyncio's own is 256 KiB.
+# Of a large body, no more comes with its head.
 READ_NBYTES_MAX = 64 * 1024
-
-
-def read_less_at_once(transport: asyncio.Transport) -> None:
-    """Have less of a large body come with its head, where this transport can be told."""
-    if hasattr(transport, "max_size"):
-        transport.max_size = READ_NBYTES_MAX
 
 
 class Line(Protocol):
@@ -40,13 +30,16 @@ class Rest(asyncio.BufferedProtocol):
     """Takes the place of the connection at its transport until so many bytes have come, and not one more.
 
     into: where they go, of just that size; None throws them away.
+
+    Attributes:
+        left: how many are still to come.
     """
 
     def __init__(self, line: Line, nbytes: int, into: memoryview | None) -> None:
         assert nbytes > 0
         assert into is None or len(into) == nbytes
+        self.left = nbytes
         self._line = line
-        self._left = nbytes
         self._into = into
 
     @property
@@ -59,13 +52,14 @@ class Rest(asyncio.BufferedProtocol):
         self._into = None
 
     def get_buffer(self, _: int) -> memoryview:
-        """Where the next bytes go."""
-        return NOWHERE[: self._left] if self._into is None else self._into[-self._left :]
+        """Where the next bytes go, where they are kept."""
+        assert self._into is not None
+        return self._into[-self.left :]
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes have come."""
-        self._left -= nbytes
-        if self._left == 0:
+        self.left -= nbytes
+        if self.left == 0:
             self._line.rest_is_here()
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -176,6 +176,7 @@ def test_every_request_in_the_queue_at_the_signal_is_answered(tmp_path: Path) ->
             asked = [pool.submit(server.ask, "POST", PLAIN, {"inputs": {"x": [[n]]}}) for n in range(6)]
             until(lambda: server.metric('nomadserve_in_flight{model="m"}') == 6)
             server.tell_to_end()
+            until(lambda: server.ask("GET", "/v2/health/ready").status == 503)  # it has heard
             refused = server.ask("POST", PLAIN, {"inputs": {"x": [[9]]}})
             assert (refused.status, refused.content["reason"]) == (503, "draining")
             assert refused.headers["connection"] == "close"

@@ -14,6 +14,7 @@ from nomadserve_runtime.inference import Model
 from nomadserve_runtime.lifecycle import Lifecycle
 from nomadserve_runtime.metrics import Series
 from nomadserve_runtime.repository import Repository
+from nomadserve_runtime.rest import Rest
 from nomadserve_runtime.server import Server
 from nomadserve_runtime.wire import ModelWire
 
@@ -53,10 +54,10 @@ class Wire(asyncio.Transport):
         """What came off the socket, to whom it belongs now."""
         while data:
             protocol = self.get_protocol()
-            if isinstance(protocol, asyncio.BufferedProtocol):
-                room = memoryview(protocol.get_buffer(-1))
-                nbytes = min(len(room), len(data))
-                room[:nbytes] = data[:nbytes]
+            if isinstance(protocol, Rest):
+                nbytes = min(protocol.left, len(data))
+                if protocol.is_kept:
+                    protocol.get_buffer(-1)[:nbytes] = data[:nbytes]
                 protocol.buffer_updated(nbytes)
                 data = data[nbytes:]
             else:

@@ -4,7 +4,7 @@ import pytest
 
 from nomadserve_runtime.connection import Connection
 from nomadserve_runtime.request import DISCARD_NBYTES_MAX
-from nomadserve_runtime.rest import NOWHERE, READ_NBYTES_MAX, REST_NBYTES_MIN, Rest, read_less_at_once
+from nomadserve_runtime.rest import REST_NBYTES_MIN, Rest
 from tests.unit.runtime.test_connection import POST, Talk, talking
 
 IMAGE = bytes(range(256)) * (REST_NBYTES_MIN // 64)  # four times as long as it takes
@@ -63,7 +63,6 @@ def test_a_refused_body_is_thrown_away_and_the_connection_is_kept() -> None:
         place = talk.wire.get_protocol()
         assert isinstance(place, Rest)
         assert not place.is_kept
-        assert place.get_buffer(-1).obj is NOWHERE.obj
         await talk.say(IMAGE[10:] + POST + b"abc")
         assert (await talk.hear()).body == b"abc"
 
@@ -124,13 +123,3 @@ def test_a_client_that_waits_to_be_told_is_told() -> None:
         assert (await talk.hear()).body == IMAGE
 
     talking(test)
-
-
-def test_asyncio_reads_less_at_once() -> None:
-    class Transport(asyncio.Transport):
-        max_size = 256 * 1024
-
-    transport = Transport()
-    read_less_at_once(transport)
-    assert transport.max_size == READ_NBYTES_MAX
-    read_less_at_once(asyncio.Transport())

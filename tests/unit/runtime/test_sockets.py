@@ -1,0 +1,272 @@
+"""Over real sockets of one machine: what the rest of the tests do without."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from nomadserve_runtime import sockets as module
+from nomadserve_runtime.rest import READ_NBYTES_MAX, REST_NBYTES_MIN, Rest
+from nomadserve_runtime.sockets import ClientSocket, Sockets
+
+# More than the buffers of both sockets take.
+MUCH = bytes(range(256)) * 16 * 1024
+
+
+class Ear(asyncio.Protocol):
+    """Hears one client."""
+
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+        self.ends: list[Exception | None] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, ClientSocket)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if data == b"fail":
+            raise ZeroDivisionError
+        self.heard.append(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ends.append(exc)
+
+    def rest_is_here(self) -> None:
+        self.transport.set_protocol(self)
+
+
+class Street:
+    """Sockets, and clients who speak to them."""
+
+    def __init__(self) -> None:
+        self.sockets = Sockets()
+        self.clients: list[socket.socket] = []
+
+    def come(self) -> tuple[socket.socket, Ear]:
+        """A new client, and who hears it."""
+        theirs, ours = socket.socketpair()
+        self.clients.append(theirs)
+        for end in (theirs, ours):
+            end.setblocking(False)
+        ear = Ear()
+        self.sockets.add(ours, ("127.0.0.1", 1), ear)
+        return theirs, ear
+
+
+async def until(claim: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not claim():
+            await asyncio.sleep(0.001)
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def on(test: Callable[[Street], Coroutine[Any, Any, None]]) -> None:
+    async def bounded() -> None:
+        street = Street()
+        try:
+            async with asyncio.timeout(30):
+                await test(street)
+        finally:
+            for client in street.clients:
+                client.close()
+            await asyncio.sleep(0.01)
+            street.sockets.close()
+
+    asyncio.run(bounded())
+
+
+async def read_all(client: socket.socket, nbytes: int) -> bytes:
+    read = bytearray()
+    while len(read) < nbytes:
+        piece = await asyncio.get_running_loop().sock_recv(client, 1 << 20)
+        assert piece
+        read += piece
+    return bytes(read)
+
+
+def test_what_clients_send_is_heard_and_answered() -> None:
+    async def test(street: Street) -> None:
+        pairs = [street.come() for _ in range(100)]
+        for number, (client, _) in enumerate(pairs):
+            client.send(b"%d" % number)
+        for number, (client, ear) in enumerate(pairs):
+            await until(lambda ear=ear: bool(ear.heard))
+            ear.transport.write(b"reply " + ear.heard[0])
+            assert await read_all(client, 7) == b"reply %d" % number
+        assert pairs[0][1].transport.get_extra_info("peername") == ("127.0.0.1", 1)
+
+    on(test)
+
+
+def test_in_one_turn_a_bounded_number_of_clients_is_read_and_in_the_end_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TURN_MAX", 4)
+
+    async def test(street: Street) -> None:
+        pairs = [street.come() for _ in range(10)]
+        for client, _ in pairs:
+            client.send(b"x")
+        most = heard = 0
+        while heard < len(pairs):
+            await asyncio.sleep(0)
+            now = sum(len(ear.heard) for _, ear in pairs)
+            most, heard = max(most, now - heard), now
+        assert most == 4
+
+    on(test)
+
+
+def test_whoever_sends_all_the_time_keeps_nobody_from_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TURN_MAX", 2)
+
+    async def test(street: Street) -> None:
+        loud = [street.come() for _ in range(6)]
+        quiet, ear = street.come()
+        for client, _ in loud:
+            client.send(b"x")
+        quiet.send(b"please")
+        for _ in range(20):
+            for client, _ in loud:
+                client.send(b"x")
+            await asyncio.sleep(0)
+        assert ear.heard == [b"please"]
+
+    on(test)
+
+
+def test_who_is_not_read_waits_in_the_system_and_loses_nothing() -> None:
+    async def test(street: Street) -> None:
+        client, ear = street.come()
+        ear.transport.pause_reading()
+        client.send(b"abc")
+        await turns(10)
+        assert not ear.heard
+        ear.transport.resume_reading()
+        await until(lambda: ear.heard == [b"abc"])
+
+    on(test)
+
+
+def test_a_long_reply_arrives_whole_though_the_client_is_slow() -> None:
+    async def test(street: Street) -> None:
+        client, ear = street.come()
+        ear.transport.write(MUCH)
+        ear.transport.write(b"the end")
+        left = ear.transport.get_write_buffer_size()
+        assert 0 < left <= len(MUCH) + 7
+        ear.transport.close()
+        await turns(10)
+        assert ear.transport.is_closing()
+        assert not ear.ends
+        assert await read_all(client, len(MUCH) + 7) == MUCH + b"the end"
+        await until(lambda: ear.ends == [None])
+        assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
+
+    on(test)
+
+
+def test_one_may_read_and_write_at_the_same_time() -> None:
+    async def test(street: Street) -> None:
+        client, ear = street.come()
+        ear.transport.write(MUCH)
+        client.send(b"still here")
+        await until(lambda: ear.heard == [b"still here"])
+        assert await read_all(client, len(MUCH)) == MUCH
+        client.send(b"again")
+        await until(lambda: len(ear.heard) == 2)
+
+    on(test)
+
+
+def test_a_client_that_goes_is_missed_once() -> None:
+    async def test(street: Street) -> None:
+        client, ear = street.come()
+        client.close()
+        await until(lambda: ear.ends == [None])
+        ear.transport.close()
+        ear.transport.abort()
+        ear.transport.write(b"nobody reads this")
+        ear.transport.resume_reading()
+        await turns(5)
+        assert ear.ends == [None]
+
+    on(test)
+
+
+def test_a_client_that_goes_with_a_reply_unread_is_missed() -> None:
+    async def test(street: Street) -> None:
+        client, ear = street.come()
+        ear.transport.write(MUCH)
+        ear.transport.close()
+        client.close()
+        await until(lambda: len(ear.ends) == 1)
+        assert isinstance(ear.ends[0], OSError)
+
+    on(test)
+
+
+def test_abort_does_not_wait_for_the_client() -> None:
+    async def test(street: Street) -> None:
+        _, ear = street.come()
+        ear.transport.write(MUCH)
+        ear.transport.abort()
+        await until(lambda: ear.ends == [None])
+
+    on(test)
+
+
+def test_one_that_is_closed_in_a_turn_is_not_read_in_it() -> None:
+    async def test(street: Street) -> None:
+        (one, first), (other, second) = street.come(), street.come()
+        first.data_received = lambda data: second.transport.close()  # type: ignore[method-assign]
+        first.transport.set_protocol(first)
+        one.send(b"x")
+        other.send(b"x")
+        await until(lambda: second.ends == [None])
+        assert not second.heard
+
+    on(test)
+
+
+def test_a_bug_costs_one_connection_and_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(street: Street) -> None:
+        (client, ear), (other, well) = street.come(), street.come()
+        client.send(b"fail")
+        other.send(b"x")
+        await until(lambda: ear.ends == [None] and well.heard == [b"x"])
+
+    with caplog.at_level(logging.ERROR):
+        on(test)
+    assert [record.getMessage() for record in caplog.records] == ["a connection failed"]
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_the_rest_of_a_body_goes_into_its_memory_or_nowhere_and_not_a_byte_more(is_kept: bool) -> None:
+    body = bytes(range(256)) * (REST_NBYTES_MIN // 64)
+
+    async def test(street: Street) -> None:
+        # Over TCP: only there does the kernel throw away what it is told to.
+        listener = socket.create_server(("127.0.0.1", 0))
+        client = socket.create_connection(listener.getsockname())
+        ours, address = listener.accept()
+        listener.close()
+        for end in (client, ours):
+            end.setblocking(False)
+        street.clients.append(client)
+        ear, into = Ear(), memoryview(bytearray(len(body)))
+        street.sockets.add(ours, address, ear)
+        ear.transport.set_protocol(Rest(ear, len(body), into if is_kept else None))
+        await asyncio.get_running_loop().sock_sendall(client, body + b"next")
+        await until(lambda: b"".join(ear.heard) == b"next")
+        assert bytes(into) == (body if is_kept else bytes(len(body)))
+        assert bytes(module.NOWHERE[:1000]) == bytes(1000)
+        assert all(len(piece) <= READ_NBYTES_MAX for piece in ear.heard)
+
+    on(test)
