@@ -7,6 +7,7 @@ Sources: https://developer.hashicorp.com/nomad/api-docs and Nomad 1.11's own rep
 """
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +27,10 @@ DEFAULT_NAMESPACE = "default"
 
 # Nomad answers at once or blocks; ten seconds cover a slow raft write on a busy machine.
 TIMEOUT_S = 10.0
+
+# How long `register` waits for replicas that are about to start. Those that take longer are fetching something.
+STARTING_WITHIN_S = 10.0
+POLL_S = 0.2
 
 
 class NomadUnreachable(NomadserveError):
@@ -168,6 +173,8 @@ class NomadApi:
     def register(self, job: Job, *, source: str, modify_index: int, preserve_counts: bool) -> str:
         """Register `job` if its index is still `modify_index` (0: it must be new); answer the evaluation's id.
 
+        Replicas that are just starting are waited for, `STARTING_WITHIN_S` at most.
+
         source: the HCL that `job` was parsed from, kept beside it for people (`nomad job inspect -hcl`).
         preserve_counts: leave the live group counts as they are, whatever `job` says.
 
@@ -181,6 +188,8 @@ class NomadApi:
             "JobModifyIndex": modify_index,
             "PreserveCounts": preserve_counts,
         }
+        if modify_index:
+            self._wait_for_starting(job["ID"])
         try:
             with self._translated(f"register job `{job['ID']}`"):
                 reply: dict[str, str] = self._client.job.register_job(job["ID"], body)
@@ -194,6 +203,18 @@ class NomadApi:
                     hint="nothing was registered; look at `nomadserve plan` again, then repeat the command",
                 ) from refused
             raise
+
+    def _wait_for_starting(self, job_id: str) -> None:
+        """Return once no replica of a job is about to start, or in vain after `STARTING_WITHIN_S`.
+
+        A client tells the servers within a second that a task runs. A new revision that reaches it before carries the
+        older state, in which the client's health watcher then believes until the task's next event
+        (`watchTaskEvents` in client/allochealth/tracker.go of Nomad 1.11): the deployment stays open until
+        `healthy_deadline`, fails, and keeps the Autoscaler away meanwhile.
+        """
+        deadline = time.monotonic() + STARTING_WITHIN_S
+        while any(map(is_starting, self.allocations(job_id))) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
 
     def deregister(self, job_id: str) -> None:
         """Stop the job and forget it."""
@@ -304,6 +325,13 @@ class NomadApi:
             hint="start a local cluster with `nomadserve dev up` and take its addresses by "
             '`eval "$(nomadserve dev env)"`, or set NOMAD_ADDR',
         )
+
+
+def is_starting(allocation: Mapping[str, Any]) -> bool:
+    """Whether none of an allocation's tasks has been started yet, as far as the servers know."""
+    if allocation["DesiredStatus"] != "run" or allocation["ClientStatus"] != "pending":
+        return False
+    return not any(task["StartedAt"] or task["Restarts"] for task in (allocation["TaskStates"] or {}).values())
 
 
 def direct_session(address: str) -> requests.Session:

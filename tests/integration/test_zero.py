@@ -147,7 +147,9 @@ def test_a_changed_replica_has_to_show_that_it_gets_healthy(
     nap: None, cli: Cli, cluster: RunningCluster, folder: Path
 ) -> None:
     assert "1 of 1 replicas healthy" in cli("up", service_file(folder, queue=40), "--yes").stderr
-    assert count(cluster, "nap-v1") == 1
+    deployment = requests.get(f"{cluster.nomad}/v1/job/nap-v1/deployment", timeout=5).json()
+    assert deployment["Status"] == "successful"
+    assert deployment["TaskGroups"]["serve"]["HealthyAllocs"] == 1
 
 
 def test_another_version_answers_while_one_wakes(nap: None, cli: Cli, cluster: RunningCluster, folder: Path) -> None:
