@@ -5,11 +5,11 @@ import math
 from collections.abc import Mapping
 
 import msgspec
-import numpy as np
 
 from nomadserve_runtime.config import Config, ModelConfig
 from nomadserve_runtime.engine import Engine
 from nomadserve_runtime.inference import Model
+from nomadserve_runtime.tensors import TEXT, blanks
 
 log = logging.getLogger("nomadserve.main")
 
@@ -52,12 +52,12 @@ def curl(config: Config, engines: Mapping[str, Engine]) -> str:
     if sum(map(math.prod, shapes)) <= CURL_ELEMENTS_MAX:
         body: dict[str, object] = {} if len(engines) == 1 else {"model": name}
         rows = {
-            spec.name: np.zeros((1, *shape), spec.dtype).tolist()
+            spec.name: blanks((1, *shape), spec.dtype).tolist()
             for spec, shape in zip(engine.inputs, shapes, strict=True)
         }
         text = msgspec.json.encode(body | {"inputs": rows}).decode().replace("'", r"'\''")
         return f"curl {at}/v1/inference --json '{text}'"
-    if len(engine.inputs) == 1 and not engine.profiles:
+    if len(engine.inputs) == 1 and not engine.profiles and engine.inputs[0].dtype != TEXT:
         nbytes = engine.inputs[0].row_size * engine.inputs[0].dtype.itemsize
         return (
             f"head -c {nbytes} /dev/zero | curl {at}/v2/models/{name}/infer --data-binary @- "

@@ -17,8 +17,8 @@ from litestar.openapi.spec import (
 
 TEXT = Schema(type=OpenAPIType.STRING)
 BYTES = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY, description="The JSON, and the tensors behind it")
-NUMBERS = Schema(
-    description="One row after the other, nested; the protocol also takes them flat, row-major",
+ROWS = Schema(
+    description="Numbers or strings, one row after the other, nested; the protocol also takes them flat, row-major",
     type=OpenAPIType.ARRAY,
     items=Schema(),
 )
@@ -38,14 +38,14 @@ def _tensor(*extra: str) -> Schema:
         name=TEXT,
         shape=INTEGERS,
         datatype=Schema(type=OpenAPIType.STRING, examples=["FP32"]),
-        data=NUMBERS,
+        data=ROWS,
         parameters=parameters,
     )
 
 
 PLAIN = _object(
     ["inputs"],
-    inputs=Schema(type=OpenAPIType.OBJECT, description="Rows by input name", additional_properties=NUMBERS),
+    inputs=Schema(type=OpenAPIType.OBJECT, description="Rows by input name", additional_properties=ROWS),
     model=Schema(type=OpenAPIType.STRING, description="Which model, where several are served"),
     id=Schema(type=OpenAPIType.STRING, description="Comes back in the reply"),
     timeout_ms=TIMEOUT_MS,
@@ -57,7 +57,7 @@ PLAIN_REPLY = _object(
     model=TEXT,
     version=TEXT,
     time=Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME),
-    outputs=Schema(type=OpenAPIType.OBJECT, description="Rows by output name", additional_properties=NUMBERS),
+    outputs=Schema(type=OpenAPIType.OBJECT, description="Rows by output name", additional_properties=ROWS),
 )
 INFER = _object(
     ["inputs"],

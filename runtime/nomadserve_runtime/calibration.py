@@ -17,7 +17,7 @@ from nomadserve_runtime import policy
 from nomadserve_runtime.engine import AheadEngine, Engine, slot_for
 from nomadserve_runtime.interpreter import take_turns
 from nomadserve_runtime.slots import Slot
-from nomadserve_runtime.tensors import RowShapes, is_floating
+from nomadserve_runtime.tensors import RowShapes, blank, is_floating
 
 # Enough for a median that one disturbed run does not move, within a time that nobody waits for.
 RUNS_MAX = 15
@@ -148,10 +148,10 @@ def median_seconds(run: Callable[[], None], *, warmup: int) -> float:
 
 
 def make_up(slot: Slot) -> None:
-    """Fill the inputs: numbers from 0 to 1 where they are floating, zeros (which are always valid) where not."""
+    """Fill the inputs: numbers from 0 to 1 where they are floating; where not, what is always valid."""
     chance = np.random.default_rng(0)
     for array in slot.inputs:
-        array[...] = chance.random(array.shape) if is_floating(array.dtype) else 0
+        array[...] = chance.random(array.shape) if is_floating(array.dtype) else blank(array.dtype)
 
 
 def _timed(engine: Engine, sizes: Sequence[int], *, warmup: int) -> list[ShapeTimes]:

@@ -11,7 +11,7 @@ from typing import Any
 from nomadserve_runtime.calibration import BatchTime
 from nomadserve_runtime.inference import Model
 from nomadserve_runtime.metrics import ModelMetrics
-from nomadserve_runtime.tensors import TensorSpec
+from nomadserve_runtime.tensors import TEXT, TensorSpec
 
 Content = dict[str, Any]
 
@@ -118,7 +118,9 @@ def _tensor(spec: TensorSpec) -> Content:
 
 
 def _tensor_configuration(spec: TensorSpec) -> Content:
-    return {"name": spec.name, "data_type": f"TYPE_{spec.datatype}", "dims": list(spec.row_shape)}
+    # Triton's configuration has a name of its own for BYTES: `DataType` in its model_config.proto.
+    name = "STRING" if spec.dtype == TEXT else spec.datatype
+    return {"name": spec.name, "data_type": f"TYPE_{name}", "dims": list(spec.row_shape)}
 
 
 def _duration(count: int, seconds: float) -> Content:

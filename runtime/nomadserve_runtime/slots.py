@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from nomadserve_runtime.errors import Fault
-from nomadserve_runtime.tensors import RowShapes, TensorSpec
+from nomadserve_runtime.tensors import TEXT, RowShapes, TensorSpec, blank
 
 HostArray = Callable[[tuple[int, ...], np.dtype], np.ndarray]
 
@@ -63,6 +63,7 @@ class Slot:
         self.capacity = capacity
         self._input_memory = self.inputs = _memory(inputs, input_shapes_max, capacity, host_array)
         self._output_memory = self.outputs = _memory(outputs, output_shapes_max, capacity, host_array)
+        self._texts = [array for array in (*self._input_memory, *self._output_memory) if array.dtype == TEXT]
         self.shapes: RowShapes = ()
         self.rows = 0
         self.tickets: dict[Ticket, None] = {}
@@ -74,7 +75,9 @@ class Slot:
         self._end = 0  # rows [0, _end) were given out; the difference to `rows` are holes that requests left
 
     def clear(self) -> None:
-        """Forget all requests and their rows."""
+        """Forget all requests and their rows, and their strings, which may be long."""
+        for array in self._texts:
+            array[...] = blank(TEXT)
         self.tickets.clear()
         self.rows = 0
         self._end = 0

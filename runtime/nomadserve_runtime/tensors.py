@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -10,7 +11,10 @@ import numpy as np
 # numpy has no bfloat16 of its own. This one counts as "void" there (kind `V`), and has no buffer to look into.
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
-# Datatype of the Open Inference Protocol → numpy type. BYTES (strings) have no place here yet.
+# Strings: every element is a `str`, which the array only points to.
+TEXT = np.dtype(object)
+
+# Datatype of the Open Inference Protocol → numpy type.
 DTYPES: dict[str, np.dtype] = {
     "BOOL": np.dtype(np.bool_),
     "UINT8": np.dtype(np.uint8),
@@ -25,6 +29,7 @@ DTYPES: dict[str, np.dtype] = {
     "FP32": np.dtype(np.float32),
     "FP64": np.dtype(np.float64),
     "BF16": BFLOAT16,
+    "BYTES": TEXT,
 }
 
 
@@ -127,6 +132,16 @@ def largest(inputs: Sequence[TensorSpec], profiles: Sequence[Profile]) -> RowSha
         return tuple(spec.row_shape for spec in inputs)
     of_inputs = zip(*(profile.most for profile in profiles), strict=True)
     return tuple(tuple(map(max, zip(*shapes, strict=True))) for shapes in of_inputs)
+
+
+def blanks(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    """An array of what every model takes, if any content at all: zeros, or empty strings."""
+    return np.full(shape, blank(dtype), dtype)
+
+
+def blank(dtype: np.dtype) -> Any:
+    """One element of it."""
+    return "" if dtype == TEXT else 0
 
 
 def rows_not_finite(array: np.ndarray) -> int:

@@ -11,7 +11,7 @@ import pytest
 import tritonclient.http as triton
 
 from tests.contract.serve_process import Server, serving
-from tests.unit.runtime.models import write_fake, write_sum_model
+from tests.unit.runtime.models import write_fake, write_sum_model, write_words_model
 
 ROWS = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.float32)
 SUMS = [[10, 11], [26, 27]]
@@ -25,6 +25,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     models = [
         {"name": "sum", "path": str(write_sum_model(folder / "sum.onnx")), "max_batch": 8},
         {"name": "half", "path": str(half)},
+        {"name": "words", "path": str(write_words_model(folder / "words.onnx"))},
         {"name": "every", "engine": "fake", "path": str(write_fake(folder / "every.json", inputs=every))},
     ]
     environ = {"NOMADSERVE_MODELS": json.dumps(models), "NOMADSERVE_VERSION": "v7", "NOMADSERVE_REPOSITORY": "1"}
@@ -112,7 +113,25 @@ def test_half_precision(binary: bool, client: Any) -> None:
     assert result.as_numpy("y").tolist() == SUMS
 
 
-def test_every_datatype_in_one_request(client: Any) -> None:
+@pytest.mark.parametrize("binary_out", [True, False])
+@pytest.mark.parametrize("binary_in", [True, False])
+def test_strings(binary_in: bool, binary_out: bool, client: Any) -> None:
+    words = np.array([["cat"], ["Zürich"], [""]], np.object_)
+    outputs = [triton.InferRequestedOutput(name, binary_data=binary_out) for name in ("same", "place")]
+    given = tensor(words, name="word", datatype="BYTES", binary=binary_in)
+    result = client.infer("words", [given], outputs=outputs)
+    same = [[word.decode() if binary_out else word] for [word] in result.as_numpy("same").tolist()]
+    assert same == words.tolist()
+    assert result.as_numpy("place").tolist() == [[1], [0], [0]]
+
+
+def test_strings_in_the_configuration(client: Any) -> None:
+    """Triton's name for BYTES there is another one."""
+    assert client.get_model_config("words")["input"] == [{"name": "word", "data_type": "TYPE_STRING", "dims": [1]}]
+    assert client.get_model_metadata("words")["inputs"] == [{"name": "word", "datatype": "BYTES", "shape": [-1, 1]}]
+
+
+def test_every_datatype_of_numbers_in_one_request(client: Any) -> None:
     inputs = [
         tensor(np.array([[1, 0, 1]]).astype(kind), name=f"in_{name}", datatype=name) for name, kind in DATATYPES.items()
     ]
@@ -176,6 +195,7 @@ def test_models_are_unloaded_and_loaded_while_others_serve(client: Any) -> None:
     assert {entry["name"]: entry["state"] for entry in client.get_model_repository_index()} == {
         "sum": "READY",
         "half": "UNAVAILABLE",
+        "words": "READY",
         "every": "READY",
     }
     assert not client.is_model_ready("half")

@@ -23,7 +23,7 @@ from nomadserve_runtime.config import ModelConfig
 from nomadserve_runtime.engines.profiles import batch_max_of, profiles_of
 from nomadserve_runtime.errors import WrongSetting
 from nomadserve_runtime.slots import Slot
-from nomadserve_runtime.tensors import DTYPES, VARIABLE, Profile, RowShape, TensorSpec
+from nomadserve_runtime.tensors import DTYPES, TEXT, VARIABLE, Profile, RowShape, TensorSpec
 
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 
@@ -36,7 +36,7 @@ class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     datatype: str = "FP32"
 
     def __post_init__(self) -> None:
-        if self.datatype not in DTYPES:
+        if DTYPES.get(self.datatype, TEXT) == TEXT:
             raise ValueError(f"unknown datatype `{self.datatype}`")
         if 0 in self.shape:
             raise ValueError("a size of 0")

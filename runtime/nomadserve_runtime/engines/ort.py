@@ -1,7 +1,7 @@
 """ONNX Runtime: any ONNX model whose first dimension is the batch; profiles bound the others that are not fixed.
 
 CUDA is used where the installed onnxruntime has it (not tried on a GPU yet), else the CPU.
-A model with a fixed batch size k runs batches of exactly k: rows that no request fills are zeros.
+A model with a fixed batch size k runs batches of exactly k: rows that no request fills are zeros, or empty strings.
 """
 
 import logging
@@ -15,7 +15,7 @@ from nomadserve_runtime.config import ModelConfig
 from nomadserve_runtime.engines.profiles import batch_max_of, profiles_of
 from nomadserve_runtime.errors import CannotStart, WrongSetting
 from nomadserve_runtime.slots import Slot
-from nomadserve_runtime.tensors import VARIABLE, Profile, RowShape, RowShapes, TensorSpec
+from nomadserve_runtime.tensors import TEXT, VARIABLE, Profile, RowShape, RowShapes, TensorSpec, blank, blanks
 
 log = logging.getLogger("nomadserve.ort")
 
@@ -34,6 +34,7 @@ DATATYPES = {
     "tensor(float16)": "FP16",
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
 }
 
 BATCH_HINT = "export the model with the batch as the first dimension of every tensor, dynamic or the same in all"
@@ -70,16 +71,16 @@ class OrtEngine:
 
     def host_array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Plain memory; page-locked memory for CUDA is not there yet."""
-        return np.empty(shape, dtype)
+        return blanks(shape, dtype) if dtype == TEXT else np.empty(shape, dtype)
 
     def run(self, slot: Slot, rows: int) -> None:
-        """Run the session on the first `rows` rows, padded with zeros where the batch size is fixed."""
+        """Run the session on the first `rows` rows, padded where the batch size is fixed."""
         assert 0 < rows <= self.batch_max
         run_rows = self.run_rows(rows)
         batch = {}
         for spec, array in zip(self.inputs, slot.inputs, strict=True):
-            # Zeros, not what an earlier batch left: a row that made it fail must not fail this one too.
-            array[rows:run_rows] = 0
+            # Not with what an earlier batch left: a row that made it fail must not fail this one too.
+            array[rows:run_rows] = blank(spec.dtype)
             batch[spec.name] = array[:run_rows]
         results = self._session.run(None, batch)
         for spec, result in zip(self.outputs, results, strict=True):
@@ -166,10 +167,9 @@ def _spec(node: Any, datatype: str, row_shape: Sequence[int]) -> TensorSpec:
 
 def _datatype(path: Path, node: Any, kind: str) -> str:
     if node.type not in DATATYPES:
-        reason = "strings are not served yet" if node.type == "tensor(string)" else "that type is not served"
         raise WrongSetting(
-            f"{kind} `{node.name}` of `{path}` is a {node.type}: {reason}",
-            hint="move that step out of the model, so that numbers go in and come out",
+            f"{kind} `{node.name}` of `{path}` is a {node.type}: that type is not served",
+            hint="move that step out of the model, so that numbers or strings go in and come out",
         )
     return DATATYPES[node.type]
 
@@ -186,7 +186,7 @@ def _fixed_batch(path: Path, nodes: Sequence[Any]) -> int:
 def _output_specs(
     path: Path, session: Any, inputs: Sequence[TensorSpec], profiles: Sequence[Profile], *, rows: int
 ) -> tuple[TensorSpec, ...]:
-    """Specs of the outputs, their shapes as batches of zeros yield them: declared ones are often symbolic.
+    """Specs of the outputs, their shapes as batches of blank rows yield them: declared ones are often symbolic.
 
     What differs between the smallest rows and the largest is left open; and so is what the model leaves open itself,
     where its rows may differ.
@@ -205,13 +205,13 @@ def _output_specs(
 def _output_shapes(
     path: Path, session: Any, inputs: Sequence[TensorSpec], shapes: RowShapes, *, rows: int
 ) -> list[RowShape]:
-    batch = {spec.name: np.zeros((rows, *shape), spec.dtype) for spec, shape in zip(inputs, shapes, strict=True)}
+    batch = {spec.name: blanks((rows, *shape), spec.dtype) for spec, shape in zip(inputs, shapes, strict=True)}
     try:
         arrays = session.run(None, batch)
     except Exception as error:
         raise WrongSetting(
-            f"`{path}` fails on {rows} rows of zeros{_of(shapes, inputs)}: {_first_line(error)}",
-            hint=f"check that the model takes batches of {rows}, or set a smaller `max_batch`",
+            f"`{path}` fails on {rows} rows of {_blanks(inputs)}{_of(shapes, inputs)}: {_first_line(error)}",
+            hint=f"it must take blank rows, and batches of {rows}; if those are too large, set a smaller `max_batch`",
         ) from error
     for node, array in zip(session.get_outputs(), arrays, strict=True):
         if array.ndim == 0 or array.shape[0] != rows:
@@ -235,6 +235,11 @@ def _common(node: Any, shapes: Sequence[RowShape], *, is_open: bool) -> RowShape
         sizes[0] if len(set(sizes)) == 1 and (isinstance(said, int) or not is_open) else VARIABLE
         for said, *sizes in zip(declared, *shapes, strict=True)
     )
+
+
+def _blanks(inputs: Sequence[TensorSpec]) -> str:
+    are_texts = {spec.dtype == TEXT for spec in inputs}
+    return " and ".join("empty strings" if is_text else "zeros" for is_text in sorted(are_texts))
 
 
 def _of(shapes: RowShapes, inputs: Sequence[TensorSpec]) -> str:

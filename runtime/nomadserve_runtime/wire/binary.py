@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 
 from nomadserve_runtime.errors import BadRequest
-from nomadserve_runtime.tensors import BFLOAT16, TensorSpec
+from nomadserve_runtime.tensors import BFLOAT16, TEXT, TensorSpec
+from nomadserve_runtime.wire import texts
 
 HEADER = "inference-header-content-length"
 
@@ -75,7 +76,13 @@ def binary_size(parameters: dict[str, Any], path: str) -> int | None:
 
 
 def rows_in(spec: TensorSpec, data: memoryview, shape: tuple[int, ...], path: str) -> np.ndarray:
-    """A view on `data` as rows of the tensor, in that shape; raises `BadRequest` where it has another size."""
+    """`data` as rows of the tensor, in that shape: a view, but for strings.
+
+    Raises:
+        BadRequest: it has another size, or what no element of that type can be.
+    """
+    if spec.dtype == TEXT:
+        return texts.read(data, math.prod(shape), path).reshape(shape)
     wanted = math.prod(shape) * spec.dtype.itemsize
     if len(data) != wanted:
         raise BadRequest(f"{len(data)} bytes, where {shape[0]} rows of `{spec.name}` take {wanted} - at `{path}`")
@@ -84,7 +91,9 @@ def rows_in(spec: TensorSpec, data: memoryview, shape: tuple[int, ...], path: st
     return np.frombuffer(data, spec.dtype).reshape(shape)
 
 
-def bytes_of(array: np.ndarray) -> memoryview:
-    """The bytes of a tensor, as they lie in memory."""
+def bytes_of(array: np.ndarray) -> bytes | memoryview:
+    """The bytes of a tensor: numbers as they lie in memory."""
+    if array.dtype == TEXT:
+        return texts.write(array)
     whole = np.ascontiguousarray(array)
     return whole.view(np.uint8).data if whole.dtype == BFLOAT16 else whole.data

@@ -9,8 +9,8 @@ import numpy as np
 import orjson
 
 from nomadserve_runtime.errors import BadRequest, Unsupported
-from nomadserve_runtime.tensors import Profile, RowShapes, TensorSpec
-from nomadserve_runtime.wire import numbers, simd
+from nomadserve_runtime.tensors import TEXT, Profile, RowShapes, TensorSpec
+from nomadserve_runtime.wire import numbers, simd, texts
 from nomadserve_runtime.wire.binary import Encoded, Tail, binary_size, bytes_of, rows_in
 from nomadserve_runtime.wire.plain import ORJSON_OPTIONS, row_count
 from nomadserve_runtime.wire.query import Query
@@ -111,7 +111,9 @@ class InferForm:
         spec = self._inputs[0]
         if not spec.is_fixed:
             raise BadRequest(f"a body without JSON does not tell the shape of `{spec.name}`, which may differ")
-        array = rows_in(spec, memoryview(body), (1, *spec.row_shape), "$")
+        array = (
+            _raw_text(spec, body) if spec.dtype == TEXT else rows_in(spec, memoryview(body), (1, *spec.row_shape), "$")
+        )
         return Query((array,), 1, self._all_outputs, "", float("inf"), 0, frozenset(self._all_outputs))
 
     def _decode(self, body: bytes | memoryview, tail: Tail) -> Query:
@@ -266,13 +268,14 @@ class InferForm:
         self, outputs: Sequence[np.ndarray], *, id: str, wanted: Sequence[int], binary: frozenset[int]
     ) -> Encoded:
         """The reply with those of the `wanted` outputs that are `binary` as bytes behind the JSON."""
-        tensors = []
+        tensors, tails = [], []
         for place in wanted:
-            values = outputs[place]
-            form = {"parameters": {"binary_data_size": values.nbytes}} if place in binary else {"data": values.ravel()}
+            form: dict[str, Any] = {"data": outputs[place].ravel()}
+            if place in binary:
+                tails.append(bytes_of(outputs[place]))
+                form = {"parameters": {"binary_data_size": memoryview(tails[-1]).nbytes}}
             tensors.append(self._head(place, outputs) | form)
         head = self._reply(id, tensors)
-        tails = (bytes_of(outputs[place]) for place in wanted if place in binary)
         return Encoded(b"".join([head, *tails]), len(head))
 
     def _head(self, place: int, outputs: Sequence[np.ndarray]) -> dict[str, Any]:
@@ -312,6 +315,13 @@ def _refuse_unserved(parameters: dict[str, Any], path: str) -> None:
     for name in parameters:
         if name.startswith(("sequence_", "triton_")) or name in ("classification", "shared_memory_region"):
             raise Unsupported(f"`{name}` is not served here - at `{path}.{name}`")
+
+
+def _raw_text(spec: TensorSpec, body: bytes | memoryview) -> np.ndarray:
+    """The one string that is the whole body, as with Triton."""
+    if spec.row_size != 1:
+        raise BadRequest(f"a body without JSON is one string, and a row of `{spec.name}` has {spec.row_size}")
+    return np.array(texts.text(memoryview(body), "$"), TEXT).reshape(1, *spec.row_shape)
 
 
 def _is_nested(data: msgspec.Raw) -> bool:

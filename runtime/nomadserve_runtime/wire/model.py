@@ -3,13 +3,15 @@
 import math
 from collections.abc import Sequence
 
-from nomadserve_runtime.tensors import Profile, TensorSpec, largest
+from nomadserve_runtime.tensors import TEXT, Profile, TensorSpec, largest
 from nomadserve_runtime.wire.infer import InferForm
 from nomadserve_runtime.wire.plain import PlainForm
 
 # The longest way to write one number, its comma and its share of the indentation, in a JSON body that a machine wrote.
 ELEMENT_NBYTES_MAX = 64
-# What a body holds beside its numbers: names, id, parameters.
+# What a string may take on average; one may be as long as all of a request together.
+TEXT_NBYTES_MAX = 64 * 1024
+# What a body holds beside its numbers and strings: names, id, parameters.
 ENVELOPE_NBYTES_MAX = 64 * 1024
 
 
@@ -37,8 +39,11 @@ class ModelWire:
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         self.rows_max = rows_max
-        elements = rows_max * sum(map(math.prod, largest(inputs, profiles)))
-        self.body_nbytes_max = ENVELOPE_NBYTES_MAX + elements * ELEMENT_NBYTES_MAX
+        row_nbytes_max = sum(
+            math.prod(shape) * (TEXT_NBYTES_MAX if spec.dtype == TEXT else ELEMENT_NBYTES_MAX)
+            for spec, shape in zip(inputs, largest(inputs, profiles), strict=True)
+        )
+        self.body_nbytes_max = ENVELOPE_NBYTES_MAX + rows_max * row_nbytes_max
         plain = PlainForm(name, version=version, inputs=inputs, outputs=outputs, rows_max=rows_max, profiles=profiles)
         infer = InferForm(name, version=version, inputs=inputs, outputs=outputs, rows_max=rows_max, profiles=profiles)
         # Bound once: each of them is called for every request.

@@ -1,4 +1,4 @@
-"""JSON lists → arrays, by types made for each tensor: msgspec finds what is wrong and says where.
+"""JSON lists of numbers or strings → arrays, by types made for each tensor: msgspec finds what is wrong, says where.
 
 What types can't say (the lengths of lists, the ranges of numbers) is checked here, with the same kind of path.
 """
@@ -11,12 +11,12 @@ import msgspec
 import numpy as np
 
 from nomadserve_runtime.errors import BadRequest
-from nomadserve_runtime.tensors import BFLOAT16, VARIABLE, RowShape, TensorSpec, is_floating
+from nomadserve_runtime.tensors import BFLOAT16, TEXT, VARIABLE, RowShape, TensorSpec, is_floating
 
 
 def nested(spec: TensorSpec, depth: int) -> Any:
     """`list[list[float]]` for depth 2 of a float tensor, and so on."""
-    kind: Any = float if is_floating(spec.dtype) else {"b": bool}.get(spec.dtype.kind, int)
+    kind: Any = float if is_floating(spec.dtype) else {"b": bool, "O": str}.get(spec.dtype.kind, int)
     for _ in range(depth):
         kind = list[kind]
     return kind
@@ -93,7 +93,9 @@ def row_reader(spec: TensorSpec) -> Callable[[list[Any]], np.ndarray | None] | N
 
 
 def array_of(spec: TensorSpec, values: Any, path: str) -> np.ndarray:
-    """Numbers, in lists or in an array → an array of the type of the tensor.
+    """Numbers or strings, in lists or in an array → an array of the type of the tensor.
+
+    Strings in lists of unequal lengths become an array of lists: the caller knows the shape that it wants.
 
     Raises:
         BadRequest: the type can't hold a number.
@@ -107,9 +109,11 @@ def array_of(spec: TensorSpec, values: Any, path: str) -> np.ndarray:
 
 
 def for_json(array: Any) -> Any:
-    """What orjson asks for where it can't write an array itself: it knows no bfloat16."""
+    """What orjson asks for where it can't write an array itself: it knows no bfloat16, and no strings in arrays."""
     if isinstance(array, np.ndarray) and array.dtype == BFLOAT16:
         return array.astype(np.float32)
+    if isinstance(array, np.ndarray) and array.dtype == TEXT:
+        return array.tolist()
     raise TypeError
 
 

@@ -84,9 +84,28 @@ def write_sum_model(
     return save(path, graph)
 
 
+def write_words_model(path: Path, *, batch: int | str = "batch", is_number: bool = False) -> Path:
+    """An ONNX model of strings: `same` is its input `word`, `place` is 1 for "cat", 2 for "bird", else 0.
+
+    is_number: it reads words as numbers into `place`, and fails on all that is none.
+    """
+    word = helper.make_tensor_value_info("word", TensorProto.STRING, [batch, 1])
+    same = helper.make_tensor_value_info("same", TensorProto.STRING, [batch, 1])
+    place = helper.make_tensor_value_info("place", TensorProto.INT64, [batch, 1])
+    keys = {"keys_strings": ["cat", "bird"], "values_int64s": [1, 2], "default_int64": 0}
+    nodes = [
+        helper.make_node("Identity", ["word"], ["same"]),
+        helper.make_node("Cast", ["word"], ["place"], to=TensorProto.INT64)
+        if is_number
+        else helper.make_node("LabelEncoder", ["word"], ["place"], domain="ai.onnx.ml", **keys),
+    ]
+    return save(path, helper.make_graph(nodes, "words", [word], [same, place]))
+
+
 def save(path: Path, graph: onnx.GraphProto) -> Path:
     """Write a graph in a form that every supported onnxruntime reads."""
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    operators = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    model = helper.make_model(graph, opset_imports=operators, ir_version=8)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
     return path

@@ -15,7 +15,7 @@ from nomadserve_runtime.engine import Engine, open_engine
 from nomadserve_runtime.errors import CannotStart, WrongSetting
 from nomadserve_runtime.tensors import TensorSpec
 from tests.unit.runtime.engine_suite import EngineSuite
-from tests.unit.runtime.models import save, slot_for, write_fake, write_sum_model
+from tests.unit.runtime.models import save, slot_for, write_fake, write_sum_model, write_words_model
 from tests.unit.runtime.trt.fake_cuda import Machine
 from tests.unit.runtime.trt.fake_tensorrt_runtime import write_plan
 from tests.unit.runtime.trt.gpu import plug_in
@@ -120,16 +120,39 @@ def test_an_input_whose_rows_may_differ_needs_a_profile(tmp_path: Path) -> None:
     )
 
 
-def test_strings_are_refused(tmp_path: Path) -> None:
-    text = helper.make_tensor_value_info("text", TensorProto.STRING, ["batch", 1])
-    out = helper.make_tensor_value_info("out", TensorProto.STRING, ["batch", 1])
-    path = save(
-        tmp_path / "m.onnx",
-        helper.make_graph([helper.make_node("Identity", ["text"], ["out"])], "strings", [text], [out]),
-    )
+def test_strings_go_in_and_come_out(tmp_path: Path) -> None:
+    engine = load_onnx(write_words_model(tmp_path / "m.onnx", batch=3))
+    assert [spec.datatype for spec in (*engine.inputs, *engine.outputs)] == ["BYTES", "BYTES", "INT64"]
+    slot = slot_for(engine)
+    slot.inputs[0][:] = [["kept"], ["from"], ["before"]]
+    slot.inputs[0][:1] = "bird"
+    engine.run(slot, 1)
+    assert [array[:1].tolist() for array in slot.outputs] == [[["bird"]], [[2]]]
+    assert slot.inputs[0].tolist() == [["bird"], [""], [""]], "rows that nobody asked for are blank"
+
+
+def test_a_slot_forgets_strings_with_their_requests(tmp_path: Path) -> None:
+    slot = slot_for(load_onnx(write_words_model(tmp_path / "m.onnx")))
+    slot.inputs[0][:] = slot.outputs[0][:] = "long"
+    slot.clear()
+    assert {*slot.inputs[0].ravel(), *slot.outputs[0].ravel()} == {""}
+
+
+def test_a_model_that_takes_no_empty_string_says_so(tmp_path: Path) -> None:
+    path = write_words_model(tmp_path / "m.onnx", is_number=True)
     with pytest.raises(WrongSetting) as caught:
         load_onnx(path)
-    assert caught.value.message == f"input `text` of `{path}` is a tensor(string): strings are not served yet"
+    assert caught.value.message.startswith(f"`{path}` fails on 8 rows of empty strings: ")
+
+
+def test_a_type_that_is_not_served_is_named(tmp_path: Path) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.BFLOAT16, ["batch", 1])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 1])
+    cast = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)
+    path = save(tmp_path / "m.onnx", helper.make_graph([cast], "cast", [x], [y]))
+    with pytest.raises(WrongSetting) as caught:
+        load_onnx(path)
+    assert caught.value.message == f"input `x` of `{path}` is a tensor(bfloat16): that type is not served"
 
 
 def reduced_over_the_batch(path: Path) -> Path:

@@ -63,7 +63,7 @@ def test_an_input_may_have_any_name() -> None:
 def test_every_datatype_is_read_and_written(datatype: str) -> None:
     spec = TensorSpec("x", datatype, (2,))
     one_way = ModelWire("m", version="v", inputs=(spec,), outputs=(spec,), rows_max=1)
-    values = [[True, False]] if datatype == "BOOL" else [[1, 0]]
+    values = {"BOOL": [[True, False]], "BYTES": [["Zürich", ""]]}.get(datatype, [[1, 0]])
     query = one_way.decode_plain(json.dumps({"inputs": {"x": values}}).encode())
     assert query.inputs[0].dtype == spec.dtype
     assert json.loads(one_way.encode_plain(query.inputs, id="1", time=NOW))["outputs"] == {"x": values}

@@ -40,8 +40,8 @@ def test_a_binary_input_is_a_view_on_the_body() -> None:
     assert not query.inputs[0].flags.owndata
 
 
-@pytest.mark.parametrize("datatype", DTYPES)
-def test_every_datatype_goes_both_ways_bit_by_bit(datatype: str) -> None:
+@pytest.mark.parametrize("datatype", [name for name in DTYPES if name != "BYTES"])
+def test_every_datatype_of_numbers_goes_both_ways_bit_by_bit(datatype: str) -> None:
     spec = TensorSpec("x", datatype, (3,))
     rng = np.random.default_rng(7)
     array = rng.integers(0, 2, (2, 3)).astype(spec.dtype) if datatype == "BOOL" else rng.bytes(6 * spec.dtype.itemsize)
