@@ -270,3 +270,51 @@ def test_the_rest_of_a_body_goes_into_its_memory_or_nowhere_and_not_a_byte_more(
         assert all(len(piece) <= READ_NBYTES_MAX for piece in ear.heard)
 
     on(test)
+
+
+def test_where_many_have_sent_something_replies_go_out_together_and_none_stays_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "BUSY_MIN", 5)
+    monkeypatch.setattr(module, "TOGETHER_MAX", 3)
+
+    async def test(street: Street) -> None:
+        pairs = [street.come() for _ in range(5)]
+        sent: list[int] = []
+
+        def answer(number: int, ear: Ear) -> None:
+            ear.transport.write(b"reply")
+            if number == 4:
+                ear.transport.close()  # and yet its reply arrives
+            sent.append(sum(not ear.transport.get_write_buffer_size() for _, ear in pairs[: number + 1]))
+
+        for number, (client, ear) in enumerate(pairs):
+            ear.data_received = lambda _, number=number, ear=ear: answer(number, ear)  # type: ignore[method-assign,misc]
+            ear.transport.set_protocol(ear)
+            client.send(b"x")
+        for client, _ in pairs:
+            assert await read_all(client, 5) == b"reply"
+        assert sent == [0, 0, 3, 3, 3]
+        await until(lambda: pairs[4][1].ends == [None])
+
+    on(test)
+
+
+def test_of_two_replies_one_after_the_other_none_overtakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BUSY_MIN", 1)
+
+    async def test(street: Street) -> None:
+        client, ear = street.come()
+        client.send(b"x")
+        await until(lambda: bool(ear.heard))
+        ear.transport.write(b"first ")
+        ear.transport.write(b"second")
+        assert await read_all(client, 12) == b"first second"
+        other, gone = street.come()
+        other.send(b"x")
+        await until(lambda: bool(gone.heard))
+        gone.transport.write(b"late")
+        gone.transport.abort()
+        await until(lambda: gone.ends == [None])
+
+    on(test)
