@@ -9,7 +9,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 from typing import Protocol
 from urllib.parse import unquote
 
@@ -17,8 +16,8 @@ import httptools
 
 from nomadserve_runtime.errors import TooSlow
 from nomadserve_runtime.heads import HEAD_NBYTES_MAX as KNOWN_NBYTES_MAX
-from nomadserve_runtime.heads import KnownHead, KnownHeads, origin_form, reply_head
-from nomadserve_runtime.request import Request
+from nomadserve_runtime.heads import KnownHeads, last_words, origin_form, reply_head
+from nomadserve_runtime.request import Request, finish
 from nomadserve_runtime.rest import REST_NBYTES_MIN, Rest
 from nomadserve_runtime.rsgi import Exchange, Scope
 
@@ -71,12 +70,14 @@ class Connection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._head_nbytes = 0
         self._head_since = 0.0  # 0.0 where no head is under way
+        self._head = b""  # of the large request that is being received, where it may be remembered
         self._receiving: Request | None = None
         self._answering: Request | None = None
         self._waiting: deque[Request] = deque()
         self._rest: Rest | None = None
         self._task: asyncio.Task[None] | None = None
         self._misses = 0
+        self._is_parsing = False
         self._is_held = False
         self._kept = b""  # what came while it was held
 
@@ -108,12 +109,19 @@ class Connection(asyncio.Protocol):
         if is_between:
             end = data.find(b"\r\n\r\n", 0, KNOWN_NBYTES_MAX) + 4
             known = self._owner.heads.get(data[:end])
-            if known is not None and known.body_nbytes == len(data) - end:
-                self._misses = 0
-                self._begin(
-                    Request(self, known.method, known.path, known.query_string, known.headers, known.notes, data[end:])
-                )
-                return
+            if known is not None:
+                rest_nbytes = known.body_nbytes - len(data) + end
+                if rest_nbytes == 0 or (known.is_large and rest_nbytes >= REST_NBYTES_MIN):
+                    self._misses = 0
+                    request = Request(
+                        self, known.method, known.path, known.query_string, known.headers, known.notes, data[end:]
+                    )
+                    if rest_nbytes:
+                        self._begin_large(request)
+                    else:
+                        self._begin(request)
+                    return
+        self._is_parsing = True
         try:
             self._parser.feed_data(data)
             if self._receiving is not None and self._receiving.is_answered:
@@ -121,15 +129,17 @@ class Connection(asyncio.Protocol):
             if is_between and self._misses < MISSES_MAX:
                 self._learn(data)
         except httptools.HttpParserUpgrade:  # not spoken here: the request is answered as it is, and is the last one
-            for request in (self._answering, *self._waiting):
-                if request is not None:
-                    request.keep_alive = False
+            for under_way in (self._answering, *self._waiting):
+                if under_way is not None:
+                    under_way.keep_alive = False
         except httptools.HttpParserCallbackError as error:
             if not isinstance(error.__context__, HeadTooLong):
                 log.error("a request failed", exc_info=error.__context__)
             self._send_away(431)
         except httptools.HttpParserError:
             self._send_away(400)
+        finally:
+            self._is_parsing = False
 
     # -- what the parser calls ------------------------------------------------------------------------------------
 
@@ -138,6 +148,7 @@ class Connection(asyncio.Protocol):
         self._target = b""
         self._headers = {}
         self._head_nbytes = 0
+        self._head = b""
         self._head_since = time.monotonic()
 
     def on_url(self, url: bytes) -> None:
@@ -197,7 +208,10 @@ class Connection(asyncio.Protocol):
 
     def want_body(self, request: Request, *, whole: bool) -> None:
         """Somebody reads the body of `request` now."""
-        if whole and request is self._receiving and request.rest_nbytes >= REST_NBYTES_MIN:
+        is_large = request is self._receiving and request.rest_nbytes >= REST_NBYTES_MIN
+        if whole and is_large and self._rest is None:
+            if self._head and not request.is_endless:
+                self._owner.heads.learn(self._head, request, is_large=True)
             self._read_rest(Rest(self, request.rest_nbytes, request.keep_rest()))
         if request.expects_continue and request.http_version != "1.0":
             request.expects_continue = False
@@ -224,8 +238,8 @@ class Connection(asyncio.Protocol):
             self._transport.close()  # its body may never come
         else:
             self.resume("ahead")
-            # Not from here: the parser may have more of the body at hand.
-            self._loop.call_soon(self._throw_rest_away, request)
+            if not self._is_parsing:  # the parser may have more of the body at hand
+                self._throw_rest_away(request)
 
     def pause(self, reason: str) -> None:
         """Read nothing from the socket until every reason has gone."""
@@ -319,19 +333,27 @@ class Connection(asyncio.Protocol):
         """
         request = self._answering
         end = data.find(b"\r\n\r\n", 0, KNOWN_NBYTES_MAX) + 4
-        body_nbytes = len(data) - end
-        if request is None or not request.is_repeatable or request.headers.get("content-length") != str(body_nbytes):
+        if request is None or not request.is_repeatable or end < len(b"\r\n\r\n"):
             return
-        self._misses += 1
-        known = KnownHead(
-            method=request.method,
-            path=request.path,
-            query_string=request.query_string,
-            headers=request.headers,
-            notes=request.notes,
-            body_nbytes=body_nbytes,
-        )
-        self._owner.heads.learn(data[:end], known)
+        nbytes = int(request.headers.get("content-length", -1))
+        if request.is_whole and nbytes == len(data) - end:
+            self._misses += 1
+            self._owner.heads.learn(data[:end], request, is_large=False)
+        elif request is self._receiving and nbytes > len(data) - end:
+            self._misses += 1
+            self._head = data[:end]
+
+    def _begin_large(self, request: Request) -> None:
+        """Take up a request whose head came before, and whose body was read whole then; the parser sees none of it."""
+        request.is_whole = False
+        self._receiving = request
+        self._is_parsing = True
+        self._begin(request)
+        self._is_parsing = False
+        if request.is_answered:
+            self._throw_rest_away(request)
+        elif self._rest is None:
+            self._read_rest(Rest(self, request.rest_nbytes, request.keep_rest()))
 
     def _begin(self, request: Request) -> None:
         self._answering = request
@@ -342,7 +364,7 @@ class Connection(asyncio.Protocol):
             request.response_bytes(500, [], b"")
             return
         if answer is not None:
-            self._task = asyncio.Task(_finish_answer(request, answer), loop=self._loop)
+            self._task = asyncio.Task(finish(request, answer), loop=self._loop)
 
     def _finish(self, request: Request) -> None:
         """A request is received and answered."""
@@ -371,17 +393,5 @@ class Connection(asyncio.Protocol):
         else:
             was_answered = False
         if not was_answered and not self._transport.is_closing():
-            text = HTTPStatus(status).phrase
-            reason = {400: "invalid", 408: "too_slow", 431: "too_large"}[status]
-            body = f'{{"error":"{text.lower()}","reason":"{reason}"}}'
-            fields = "content-type: application/json\r\nconnection: close\r\n"
-            self._transport.write(reply_head(status, fields, body_nbytes=len(body)) + body.encode())
+            self._transport.write(last_words(status))
         self._transport.close()
-
-
-async def _finish_answer(request: Request, answer: Awaitable[None]) -> None:
-    try:
-        await answer
-    except Exception:
-        log.exception("a request failed")
-        request.response_bytes(500, [], b"")

@@ -6,9 +6,10 @@ A client mostly sends the same head again, and what it says need not be found ou
 import time
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any
 
 import httptools
+
+from nomadserve_runtime.request import Request
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 # Not a status of HTTP's own: nobody reads it, the client has gone.
@@ -20,40 +21,33 @@ HEAD_NBYTES_MAX = 4096
 
 
 class KnownHead:
-    """What a head says whose request came in one piece, and whose body has the length that the head tells.
+    """What a head says that came before, of a request whose body has the length that the head tells.
 
     Attributes:
         notes: what the application concluded from the head; see `rsgi.Scope`.
+        is_large: the application had its body read whole, and it came with more than one read.
     """
 
-    __slots__ = ("body_nbytes", "headers", "method", "notes", "path", "query_string")
+    __slots__ = ("body_nbytes", "headers", "is_large", "method", "notes", "path", "query_string")
 
-    def __init__(
-        self,
-        *,
-        method: str,
-        path: str,
-        query_string: str,
-        headers: dict[str, str],
-        notes: dict[object, Any],
-        body_nbytes: int,
-    ) -> None:
-        self.method = method
-        self.path = path
-        self.query_string = query_string
-        self.headers = headers
-        self.notes = notes
-        self.body_nbytes = body_nbytes
+    def __init__(self, request: Request, *, is_large: bool) -> None:
+        self.method = request.method
+        self.path = request.path
+        self.query_string = request.query_string
+        self.headers = request.headers
+        self.notes = request.notes
+        self.body_nbytes = int(request.headers["content-length"])
+        self.is_large = is_large
 
 
 class KnownHeads(dict[bytes, KnownHead]):
     """By the bytes of the head, the blank line included. All connections of a server share them."""
 
-    def learn(self, head: bytes, known: KnownHead) -> None:
-        """Keep a head; the one that was learned first makes room for it."""
+    def learn(self, head: bytes, request: Request, *, is_large: bool) -> None:
+        """Keep the head of this request; the one that was learned first makes room for it."""
         if len(self) >= HEADS_MAX:
             del self[next(iter(self))]
-        self[head] = known
+        self[head] = KnownHead(request, is_large=is_large)
 
 
 def origin_form(target: bytes) -> bytes:
@@ -74,6 +68,14 @@ def reply_head(status: int, fields: str, *, body_nbytes: int) -> bytes:
     return f"{STATUS_LINES[status]}{fields}content-length: {body_nbytes}\r\ndate: {_date_text}\r\n\r\n".encode(
         "latin-1"
     )
+
+
+def last_words(status: int) -> bytes:
+    """The whole reply to what is no request: 400, 408 or 431; its connection closes."""
+    reason = {400: "invalid", 408: "too_slow", 431: "too_large"}[status]
+    body = f'{{"error":"{HTTPStatus(status).phrase.lower()}","reason":"{reason}"}}'
+    fields = "content-type: application/json\r\nconnection: close\r\n"
+    return reply_head(status, fields, body_nbytes=len(body)) + body.encode()
 
 
 _date_text, _date_at = "", 0  # of the last reply: made once a second

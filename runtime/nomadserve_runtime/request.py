@@ -4,13 +4,16 @@ Here is the state of one request; `connection` knows the socket, the parser and 
 """
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
 import numpy as np
 
 from nomadserve_runtime.rsgi import ReplyHeaders
+
+log = logging.getLogger("nomadserve.http")
 
 # How much of a body is kept before somebody asks for it.
 AHEAD_NBYTES_MAX = 256 * 1024
@@ -97,7 +100,10 @@ class Request:
         notes: dict[object, Any],
         body: bytes | None = None,
     ) -> None:
-        """`body`: where it has come already, whole; else None, and it comes by `add` and `end`."""
+        """`body`: where it has come already, whole; else None, and it comes by `add` and `end`.
+
+        One whose body has come in part may be made as if that were all, if `is_whole` is taken back at once.
+        """
         self.method = method
         self.path = path
         self.query_string = query_string
@@ -111,7 +117,7 @@ class Request:
         self.received_at = time.monotonic()
         self._connection = connection
         self._pieces: list[bytes | memoryview] = [] if body is None else [body]
-        self._ahead_nbytes = 0
+        self._ahead_nbytes = 0 if body is None else len(body)
         self._is_taken = False
         self._is_streamed = False
         self._waiter: asyncio.Future[None] | None = None
@@ -218,7 +224,7 @@ class Request:
     @property
     def is_repeatable(self) -> bool:
         """Whether a request with the same head, byte by byte, would differ from it in its body only."""
-        return self.is_whole and self.keep_alive and self.http_version == "1.1" and "expect" not in self.headers
+        return self.keep_alive and self.http_version == "1.1" and "expect" not in self.headers
 
     def add(self, piece: bytes) -> None:
         """A piece of the body has come."""
@@ -269,3 +275,12 @@ class Request:
         self.fail(ConnectionResetError("the client went away"))
         if self._on_hang_up is not None and not self.is_answered:
             self._on_hang_up()
+
+
+async def finish(request: Request, answer: Awaitable[None]) -> None:
+    """Wait until a request is answered; what goes wrong meanwhile is our bug, and told as such."""
+    try:
+        await answer
+    except Exception:
+        log.exception("a request failed")
+        request.response_bytes(500, [], b"")

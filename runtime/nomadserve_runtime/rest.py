@@ -8,10 +8,10 @@ import asyncio
 from typing import Protocol
 
 # Shorter rests come with one or two reads: two changes of the protocol would cost more than they save.
-REST_NBYTES_MIN = 64 * 1024
+REST_NBYTES_MIN = 16 * 1024
 
-# Of a large body, no more comes with its head.
-READ_NBYTES_MAX = 64 * 1024
+# Of a large body, no more comes with its head: these bytes are copied twice.
+READ_NBYTES_MAX = 16 * 1024
 
 
 class Line(Protocol):

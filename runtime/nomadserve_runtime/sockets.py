@@ -173,10 +173,12 @@ class ClientSocket(asyncio.Transport):
                 self._read_rest()
                 return
             data = self._receive(READ_NBYTES_MAX)
-            if data:
-                self._received(data)
-            else:
+            if not data:
                 self.close()
+                return
+            self._received(data)
+            if self._received is None and not self._is_closing:
+                self._read_rest()  # most often it has come with its head
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:

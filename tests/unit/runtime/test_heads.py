@@ -1,7 +1,9 @@
 import asyncio
 
 from nomadserve_runtime import heads
-from nomadserve_runtime.heads import KnownHead, KnownHeads
+from nomadserve_runtime.connection import Connection
+from nomadserve_runtime.heads import KnownHeads
+from nomadserve_runtime.request import Request
 from nomadserve_runtime.rsgi import Exchange, Scope
 from nomadserve_runtime.server import Server
 from tests.unit.runtime.http import Wire
@@ -9,17 +11,21 @@ from tests.unit.runtime.http import Wire
 POST = b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\n"
 
 
-def known(path: str) -> KnownHead:
-    return KnownHead(method="POST", path=path, query_string="", headers={}, notes={}, body_nbytes=0)
-
-
 def test_only_so_many_heads_are_kept_and_the_oldest_goes_first() -> None:
-    kept = KnownHeads()
-    for number in range(heads.HEADS_MAX + 2):
-        kept.learn(b"%d" % number, known(str(number)))
-    assert len(kept) == heads.HEADS_MAX
-    assert b"1" not in kept
-    assert kept[b"2"].path == "2"
+    async def test() -> None:
+        server, wire = Server(Noting()), Wire()
+        protocol = server.connect()
+        assert isinstance(protocol, Connection)
+        protocol.connection_made(wire)
+        kept = KnownHeads()
+        for number in range(heads.HEADS_MAX + 2):
+            request = Request(protocol, "POST", f"/{number}", "", {"content-length": "3"}, {})
+            kept.learn(b"%d" % number, request, is_large=False)
+        assert len(kept) == heads.HEADS_MAX
+        assert b"1" not in kept
+        assert (kept[b"2"].path, kept[b"2"].body_nbytes) == ("/2", 3)
+
+    asyncio.run(test())
 
 
 class Noting:

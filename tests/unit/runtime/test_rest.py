@@ -2,10 +2,11 @@ import asyncio
 
 import pytest
 
-from nomadserve_runtime.connection import Connection
+from nomadserve_runtime.connection import MISSES_MAX, Connection
 from nomadserve_runtime.request import DISCARD_NBYTES_MAX
 from nomadserve_runtime.rest import REST_NBYTES_MIN, Rest
-from tests.unit.runtime.test_connection import POST, Talk, talking
+from nomadserve_runtime.rsgi import Exchange, Scope
+from tests.unit.runtime.test_connection import POST, Talk, rest, talking
 
 IMAGE = bytes(range(256)) * (REST_NBYTES_MIN // 64)  # four times as long as it takes
 
@@ -97,6 +98,64 @@ def test_nobody_reads_more_than_a_bounded_rest_of_what_was_refused() -> None:
             assert not talk.wire.is_closed
         talk.wire.feed(IMAGE)
         assert talk.wire.is_closed
+
+    talking(test)
+
+
+def test_a_large_body_whose_head_came_before_is_received_in_the_turn_of_its_head() -> None:
+    async def test(talk: Talk) -> None:
+        for number in range(3):
+            body = bytes([number]) + IMAGE[1:]
+            talk.wire.feed(head("/echo", len(body)) + body[:10])
+            assert isinstance(talk.wire.get_protocol(), Rest) == (number > 0)
+            await rest()
+            await talk.say(body[10:] + POST + b"abc")
+            assert (await talk.hear()).body == body
+            assert (await talk.hear()).body == b"abc"
+        assert [path for _, path, _, _ in talk.echo.heads] == 3 * ["/echo", "/echo"]
+
+    talking(test)
+
+
+def test_a_refused_large_body_whose_head_came_before_is_thrown_away_in_the_turn_of_its_head() -> None:
+    def refuse(_: Scope, exchange: Exchange) -> None:
+        exchange.response_bytes(503, [], b"no")
+
+    async def test(talk: Talk) -> None:
+        first = head("/echo", len(IMAGE))
+        await talk.say(first, IMAGE)
+        assert (await talk.hear()).body == IMAGE
+        talk.server.answer = refuse
+        for _ in range(2):
+            talk.wire.feed(first + IMAGE[:10])
+            assert (await talk.hear()).status == 503
+            place = talk.wire.get_protocol()
+            assert isinstance(place, Rest)
+            assert not place.is_kept
+            talk.wire.feed(IMAGE[10:])
+            assert talk.wire.get_protocol() is talk.connection
+        await talk.say(first + b"x" * len(IMAGE))
+        assert (await talk.hear()).status == 503
+
+    talking(test)
+
+
+def test_the_head_of_a_large_body_that_was_read_in_pieces_is_parsed_again() -> None:
+    async def test(talk: Talk) -> None:
+        for _ in range(3):
+            await talk.say(head("/pieces", len(IMAGE)), IMAGE[:10], IMAGE[10:])
+            assert (await talk.hear()).body.replace(b"|", b"") == IMAGE.replace(b"|", b"")
+        assert not talk.server.heads
+
+    talking(test)
+
+
+def test_a_client_whose_large_bodies_have_a_new_head_each_time_is_not_learned_from_for_ever() -> None:
+    async def test(talk: Talk) -> None:
+        for number in range(MISSES_MAX + 5):
+            await talk.say(head("/echo", len(IMAGE), more=f"id: {number}\r\n"), IMAGE)
+            assert (await talk.hear()).body == IMAGE
+        assert len(talk.server.heads) == MISSES_MAX
 
     talking(test)
 

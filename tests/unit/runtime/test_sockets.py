@@ -272,6 +272,28 @@ def test_the_rest_of_a_body_goes_into_its_memory_or_nowhere_and_not_a_byte_more(
     on(test)
 
 
+def test_the_rest_of_a_body_that_has_come_with_its_head_is_read_in_the_same_turn() -> None:
+    class Mouth(Ear):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self.transport.set_protocol(Rest(self, 1000, memoryview(body)))
+
+    body = bytearray(1000)
+
+    async def test(street: Street) -> None:
+        client, ours = socket.socketpair()
+        street.clients.append(client)
+        ours.setblocking(False)
+        ear = Mouth()
+        street.sockets.add(ours, ("127.0.0.1", 1), ear)
+        client.send(b"h" * READ_NBYTES_MAX + MUCH[:1000])
+        ear.transport.read()
+        assert ear.transport.get_protocol() is ear
+        assert body == MUCH[:1000]
+
+    on(test)
+
+
 def test_where_many_have_sent_something_replies_go_out_together_and_none_stays_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
