@@ -75,7 +75,9 @@ class Batcher:
     ) -> None:
         self.engine = engine
         self.calibration = calibration
-        self._batch_s_max = calibration.batch_s(engine.batch_max) / engine.parallel
+        # What a batch is filled up to, and how long it takes.
+        self._batch_rows = calibration.worthwhile_rows(engine.batch_max)
+        self._batch_s = calibration.batch_s(self._batch_rows) / engine.parallel
         self.rows_max = min(engine.batch_max, queue_max)
         self.in_flight = 0
         self.reading = 0
@@ -92,7 +94,8 @@ class Batcher:
             parallel=engine.parallel,
             kinds=policy.SHAPES_MAX if engine.profiles else 1,
         )
-        self._queue = SlotQueue([slot_for(engine) for _ in range(count)], rows_max=queue_max)
+        slots = [slot_for(engine) for _ in range(count)]
+        self._queue = SlotQueue(slots, rows_max=queue_max, batch_rows=self._batch_rows)
         # Rows that have a place at all: in the queue, and with the engine. No more bodies are read than can get one.
         self._places = queue_max + policy.handed_max(engine.parallel) * engine.batch_max
         self._loop = asyncio.get_running_loop()
@@ -165,8 +168,8 @@ class Batcher:
         return policy.predicted_wait_s(
             queued_rows=self.queued_rows,
             handed=self._handed,
-            capacity=self.engine.batch_max,
-            batch_s=self._batch_s_max * self.pace.slowness,
+            capacity=self._batch_rows,
+            batch_s=self._batch_s * self.pace.slowness,
             running_s=self.pace.running_s,
             parallel=self.engine.parallel,
         )
@@ -190,7 +193,7 @@ class Batcher:
         now = self._clock()
         deadline_at = ticket.deadline_at
         # The exact answer costs more, and is wanted only where as many batches as there can be ahead take that long.
-        if deadline_at - now < (self._handed + queue.rows // queue.capacity) * self._batch_s_max * self.pace.slowness:
+        if deadline_at - now < (self._handed + queue.rows // self._batch_rows) * self._batch_s * self.pace.slowness:
             self.check_deadline(deadline_at)
         # No await from here on: a reserved row is always a written row.
         ticket.admitted_at = now
@@ -271,7 +274,7 @@ class Batcher:
 
     def _launch_inline(self, slot: Slot) -> None:
         """Compute one batch in this turn of the loop, or leave it to a later one that will have more rows."""
-        if policy.is_worth_a_turn(rows=slot.rows, capacity=slot.capacity, reading=self.reading, turns=self._turns):
+        if policy.is_worth_a_turn(rows=slot.rows, capacity=self._batch_rows, reading=self.reading, turns=self._turns):
             self._turns += 1
             self._plan_launch()
             return
@@ -283,7 +286,7 @@ class Batcher:
     def _seconds_until_launch(self, slot: Slot) -> float:
         return policy.seconds_until_launch(
             rows=slot.rows,
-            capacity=slot.capacity,
+            capacity=self._batch_rows,
             is_last=self._queue.is_last(slot),
             handed=self._handed,
             out=self._queue.out,

@@ -66,6 +66,15 @@ class Calibration(msgspec.Struct, frozen=True):
         place = bisect_left(self.table, rows, key=_rows)
         return self.table[min(place, len(self.table) - 1)].seconds
 
+    def worthwhile_rows(self, batch_max: int) -> int:
+        """How many rows make a batch that no larger one outdoes in rows per second; the most, where nothing is known.
+
+        On CPUs that is often one: a second row would only double the time.
+        """
+        if not self.table:
+            return batch_max
+        return policy.worthwhile_rows([(line.rows, line.seconds) for line in self.table], overhead_s=self.hop_s)
+
 
 UNCALIBRATED = Calibration()
 

@@ -1,6 +1,7 @@
 """Pure answers for the batcher: when to launch, how long a backlog takes, how many slots a limit needs."""
 
 import math
+from collections.abc import Sequence
 
 # Slots that are answered and not yet read by every request in them. Replies are encoded within one turn of the event
 # loop, so this holds a launch back only if reading a reply stalls.
@@ -16,6 +17,9 @@ RETRY_AFTER_S_MAX = 60.0
 
 # How much of the past remains in the measured rate when a batch comes back: about the last 20 batches count.
 RATE_MEMORY = 0.95
+
+# Two batch sizes whose rows/s differ by less do not differ: the largest sizes are timed by a run or two.
+RATE_TOLERANCE = 0.02
 
 # With one core, the engine's thread can't compute while the event loop works: only the hop is left of it. The loop may
 # then stand still for as long as nobody notices, in a request's time or in a health check's.
@@ -66,6 +70,16 @@ def slots_needed(*, rows_max: int, capacity: int, parallel: int = 1, kinds: int 
     return min(rows_max, 2 * math.ceil(rows_max / capacity) - 2 + kinds) + out_max(parallel)
 
 
+def worthwhile_rows(seconds: Sequence[tuple[int, float]], *, overhead_s: float) -> int:
+    """The smallest batch with as many rows per second as any; more rows than that only wait for one another.
+
+    seconds: rows of a batch, ascending, and how long it takes.  overhead_s: between two batches.
+    """
+    rates = [rows / (batch_s + overhead_s) for rows, batch_s in seconds]
+    enough = max(rates) * (1 - RATE_TOLERANCE)
+    return next(rows for (rows, _), rate in zip(seconds, rates, strict=True) if rate >= enough)
+
+
 def seconds_until_launch(
     *,
     rows: int,
@@ -80,16 +94,16 @@ def seconds_until_launch(
 ) -> float:
     """How long the slot whose turn it is may wait, in seconds; 0.0: launch it now; infinite: until one comes back.
 
-    rows: in that slot.  is_last: no other slot is open.  handed: slots with the engine.  out: slots away from the
-    queue (those handed and those being answered).  parallel: how many batches the engine computes at the same time;
-    while it is busy with so many, a slot that can still grow stays open: it is launched ahead only when full, or when a
-    younger one had to be opened because requests no longer fit.
+    rows: in that slot.  capacity: how many make a batch.  is_last: no other slot is open.  handed: slots with the
+    engine.  out: slots away from the queue (those handed and those being answered).  parallel: how many batches the
+    engine computes at the same time; while it is busy with so many, a slot that can still grow stays open: it is
+    launched ahead only when full, or when a younger one had to be opened because requests no longer fit.
     """
-    assert 0 < rows <= capacity
+    assert rows > 0
     assert 0 <= handed <= out
     if handed >= handed_max(parallel) or out >= out_max(parallel):
         return math.inf
-    if rows == capacity or not is_last:
+    if rows >= capacity or not is_last:
         return 0.0
     if handed >= parallel:
         return math.inf

@@ -216,6 +216,7 @@ class SlotQueue:
 
     slots: as many as `policy.slots_needed` says, all alike. Where row shapes differ, that many can be sure of a place
         only as long as no more different ones are queued than that function was told.
+    batch_rows: how many rows a slot shall take while there are others; all that it can, where none is given.
 
     Attributes:
         rows: queued now: reserved, and not taken for the engine.
@@ -223,9 +224,10 @@ class SlotQueue:
         out: how many slots are away: running, or being answered.
     """
 
-    def __init__(self, slots: Sequence[Slot], *, rows_max: int) -> None:
+    def __init__(self, slots: Sequence[Slot], *, rows_max: int, batch_rows: int | None = None) -> None:
         assert slots
         self.capacity = slots[0].capacity
+        self._batch_rows = batch_rows or self.capacity
         self.rows_max = rows_max
         self.rows = 0
         self.open: list[Slot] = []
@@ -242,7 +244,7 @@ class SlotQueue:
         return self.rows_max - self.rows
 
     def reserve(self, ticket: Ticket) -> None:
-        """Give `ticket` rows in the first open slot of its priority that has room, else in a new one.
+        """Give `ticket` rows in the first open slot of its priority that still wants some, else in a new one.
 
         Where no slot is left, any that has room takes it. Rows of different shapes never share a slot.
         """
@@ -304,14 +306,18 @@ class SlotQueue:
                 self._free.append(slot)
 
     def _slot_for(self, ticket: Ticket) -> Slot:
-        anyone = None
-        rows_max = self.capacity - ticket.rows
+        mine = anyone = None
+        rows_max, wanted = self.capacity - ticket.rows, self._batch_rows - ticket.rows
         for slot, priority in self._roomy.items():
             if slot.rows <= rows_max and slot.shapes == ticket.shapes:
-                if priority == ticket.priority:
-                    return slot
                 anyone = slot
-        return anyone if anyone is not None and not self._free else self._open_slot(ticket)
+                if priority == ticket.priority:
+                    if slot.rows <= wanted:
+                        return slot
+                    mine = slot  # the youngest: nobody in between is overtaken
+        if self._free:
+            return self._open_slot(ticket)
+        return mine or anyone or self._open_slot(ticket)
 
     def _open_slot(self, ticket: Ticket) -> Slot:
         if not self._free:

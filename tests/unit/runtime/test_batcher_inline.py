@@ -203,3 +203,19 @@ def test_the_wait_for_more_rows_adapts_to_the_latency_target() -> None:
         batcher.close()
 
     run(test)
+
+
+def test_where_a_second_row_doubles_the_time_batches_are_of_one_row_and_requests_of_their_own() -> None:
+    async def test() -> None:
+        engine = noting()
+        linear = Calibration((BatchTime(1, 0.01), BatchTime(2, 0.02), BatchTime(4, 0.04)), 1e-4)
+        batcher = Batcher(engine, queue_max=16, delay_s_max=3600.0, metrics=Series().model("m"), calibration=linear)
+        asked = [admit(batcher, *values) for values in ([1.0], [2.0], [3.0, 4.0, 5.0], [6.0])]
+        # Of six rows, one is with the engine when the next is enqueued behind it: four or five batches of one row.
+        assert 0.04 <= batcher.predicted_wait_s() <= 0.05
+        assert [await answer(ticket) for ticket in asked] == [[1.0], [2.0], [3.0, 4.0, 5.0], [6.0]]
+        assert engine.batches == [1, 1, 3, 1]
+        await batcher.wait_idle()
+        batcher.close()
+
+    run(test)

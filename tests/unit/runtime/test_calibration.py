@@ -22,6 +22,12 @@ def test_a_batch_takes_as_long_as_the_next_larger_one_that_was_timed() -> None:
     assert UNCALIBRATED.batch_s(1) == 0.0
 
 
+def test_what_a_batch_is_filled_up_to_follows_from_the_table() -> None:
+    assert Calibration((BatchTime(1, 0.1), BatchTime(2, 0.2), BatchTime(4, 0.4))).worthwhile_rows(4) == 1
+    assert Calibration((BatchTime(1, 0.1), BatchTime(2, 0.1), BatchTime(4, 0.1))).worthwhile_rows(4) == 4
+    assert UNCALIBRATED.worthwhile_rows(4) == 4
+
+
 def test_an_engine_that_knows_its_times_is_not_run() -> None:
     found = asyncio.run(calibrate(fake_engine(delay_ms=3_600_000, delay_ms_per_row=1000)))
     assert [(line.rows, line.seconds) for line in found.table] == [(1, 3601.0), (2, 3602.0), (4, 3604.0)]

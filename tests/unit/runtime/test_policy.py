@@ -81,6 +81,21 @@ def test_a_batch_runs_on_the_event_loop_where_a_thread_would_cost_more_than_it_f
     assert not policy.runs_inline(batch_s=0.01, hop_s=0.00002, cores=1)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "rows"),
+    [
+        ([(1, 1.0), (2, 1.0), (4, 1.0)], 4),  # a GPU with time to spare
+        ([(1, 1.0), (2, 2.0), (4, 4.1)], 1),  # a second row doubles the time
+        ([(1, 1.0), (2, 1.5), (4, 3.1)], 2),
+        ([(1, 1.0), (2, 1.99), (4, 3.97)], 1),  # no difference that one can measure
+        ([(1, 0.0001), (2, 0.0002), (4, 0.0004)], 4),  # less than what comes between two batches
+        ([(1, 0.0)], 1),
+    ],
+)
+def test_a_batch_is_as_large_as_pays(seconds: list[tuple[int, float]], rows: int) -> None:
+    assert policy.worthwhile_rows(seconds, overhead_s=0.001) == rows
+
+
 def test_a_batch_waits_a_turn_only_while_others_are_about_to_join_it() -> None:
     assert policy.is_worth_a_turn(rows=1, capacity=4, reading=1, turns=0)
     assert not policy.is_worth_a_turn(rows=1, capacity=4, reading=0, turns=0)

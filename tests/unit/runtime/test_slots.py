@@ -20,9 +20,9 @@ def new_slot(capacity: int) -> Slot:
     return Slot(inputs=(X,), outputs=(Y,), capacity=capacity, host_array=np.empty)
 
 
-def new_queue(*, rows_max: int, capacity: int) -> SlotQueue:
+def new_queue(*, rows_max: int, capacity: int, batch_rows: int | None = None) -> SlotQueue:
     count = policy.slots_needed(rows_max=rows_max, capacity=capacity)
-    return SlotQueue([new_slot(capacity) for _ in range(count)], rows_max=rows_max)
+    return SlotQueue([new_slot(capacity) for _ in range(count)], rows_max=rows_max, batch_rows=batch_rows)
 
 
 def admit(queue: SlotQueue, rows: int, *, value: float = 0.0) -> Ticket:
@@ -128,6 +128,23 @@ def test_leaving_twice_changes_nothing() -> None:
     assert queue.rows == staying.rows == 1
 
 
+def test_batches_stay_small_where_larger_ones_are_no_faster_as_long_as_there_are_slots() -> None:
+    queue = new_queue(rows_max=20, capacity=4, batch_rows=2)
+    pair, large = [admit(queue, 1), admit(queue, 1)], admit(queue, 4)
+    assert pair[0].slot is pair[1].slot is not large.slot
+    assert [slot.rows for slot in queue.open] == [2, 4]
+
+
+def test_where_all_slots_are_open_the_youngest_takes_more_and_nobody_in_between_is_overtaken() -> None:
+    queue = new_queue(rows_max=16, capacity=4, batch_rows=1)
+    while queue._free:
+        admit(queue, 1)
+    youngest = queue.open[-1]
+    assert {slot.rows for slot in queue.open} == {1}
+    assert [admit(queue, 1).slot for _ in range(3)] == [youngest] * 3
+    assert admit(queue, 1).slot is queue.open[-2]
+
+
 def test_sparse_slots_are_merged_when_no_slot_is_free() -> None:
     queue = new_queue(rows_max=8, capacity=4)
     taken = [admit(queue, 4, value=value) for value in (1, 2)]
@@ -148,10 +165,11 @@ def test_sparse_slots_are_merged_when_no_slot_is_free() -> None:
     ("rows_max", "capacity"), [(1, 1), (5, 1), (1, 8), (7, 8), (8, 8), (9, 8), (24, 8), (25, 8), (100, 7), (64, 32)]
 )
 @pytest.mark.parametrize("seed", range(4))
-def test_the_limit_is_exact_whatever_comes_and_goes(rows_max: int, capacity: int, seed: int) -> None:
+@pytest.mark.parametrize("is_small", [False, True], ids=["batches as large as they get", "small batches"])
+def test_the_limit_is_exact_whatever_comes_and_goes(rows_max: int, capacity: int, is_small: bool, seed: int) -> None:
     """`reserve` finds room for every request that fits under the limit, with as many slots as the policy allows."""
     chance = random.Random(seed)
-    queue = new_queue(rows_max=rows_max, capacity=capacity)
+    queue = new_queue(rows_max=rows_max, capacity=capacity, batch_rows=(capacity + 3) // 4 if is_small else None)
     live: dict[Ticket, float] = {}
     away: list[Slot] = []
     for step in range(3000):
