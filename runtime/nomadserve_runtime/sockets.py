@@ -20,6 +20,13 @@ log = logging.getLogger("nomadserve.sockets")
 # How many clients are read before the event loop does something else: most often about a batch.
 TURN_MAX = 32
 
+# With more clients than this, all who wait are read after so many full turns in a row: whoever is late must be known to
+# be. Otherwise the queue would be longer than it says, and its limit, deadlines, and the backlog that the autoscaler
+# sees, would know of nobody. Fewer clients are a matter of milliseconds.
+CLIENTS_MIN = 320
+FULL_TURNS_MAX = 8
+ALL = -1
+
 # Where so many have sent something in one turn, there is enough to do without whoever is answered next: replies go out
 # so many at a time. One by one, each wakes a client that waits on another core, and that wake-up costs us 1 µs.
 BUSY_MIN = 24
@@ -43,6 +50,7 @@ class Sockets:
 
     def __init__(self) -> None:
         self.is_busy = False
+        self._full_turns = 0
         self.loop = asyncio.get_running_loop()
         self._epoll = select.epoll()
         self._by_number: dict[int, ClientSocket] = {}
@@ -87,7 +95,9 @@ class Sockets:
     def _look(self) -> None:
         """One turn. The kernel sees to it that everybody gets one: it goes on behind whom it told of last."""
         by_number = self._by_number
-        told = self._epoll.poll(0, TURN_MAX)
+        are_late = self._full_turns >= FULL_TURNS_MAX and len(by_number) > CLIENTS_MIN
+        told = self._epoll.poll(0, ALL if are_late else TURN_MAX)
+        self._full_turns = self._full_turns + 1 if len(told) == TURN_MAX else 0
         self.is_busy = len(told) >= BUSY_MIN
         for number, events in told:
             transport = by_number.get(number)

@@ -123,6 +123,32 @@ def test_in_one_turn_a_bounded_number_of_clients_is_read_and_in_the_end_all(monk
     on(test)
 
 
+def test_where_many_wait_for_long_all_are_read_so_that_the_queue_knows_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TURN_MAX", 2)
+    monkeypatch.setattr(module, "FULL_TURNS_MAX", 3)
+    monkeypatch.setattr(module, "CLIENTS_MIN", 11)
+
+    def most_read_in_a_turn(clients: int) -> int:
+        most = 0
+
+        async def test(street: Street) -> None:
+            nonlocal most
+            pairs = [street.come() for _ in range(clients)]
+            for client, _ in pairs:
+                client.send(b"x")
+            heard = 0
+            while heard < clients:
+                await asyncio.sleep(0)
+                now = sum(len(ear.heard) for _, ear in pairs)
+                most, heard = max(most, now - heard), now
+
+        on(test)
+        return most
+
+    assert most_read_in_a_turn(11) == 2
+    assert most_read_in_a_turn(12) == 12 - 3 * 2
+
+
 def test_whoever_sends_all_the_time_keeps_nobody_from_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TURN_MAX", 2)
 
