@@ -202,6 +202,10 @@ class Ticket(ABC):
     def write(self, inputs: Sequence[np.ndarray]) -> None:
         """Copy the rows of the request, one array per input in the order of the model, into the slot."""
         start, end = self.start, self.start + self.rows
+        if len(inputs) == 1:  # as most models have it: a loop over pairs takes twice the time
+            [target] = self.slot.inputs
+            target[start:end] = inputs[0]
+            return
         for target, rows in zip(self.slot.inputs, inputs, strict=True):
             target[start:end] = rows
 

@@ -81,11 +81,11 @@ def row_reader(spec: TensorSpec) -> Callable[[list[Any]], np.ndarray | None] | N
     if letter is None or len(spec.row_shape) != 1 or not spec.is_fixed:
         return None
     # `=`: the machine's order of bytes, in sizes and with checks of ranges that are the same everywhere.
-    pack, dtype = struct.Struct(f"={spec.row_size}{letter}").pack, spec.dtype
+    pack, shape, dtype = struct.Struct(f"={spec.row_size}{letter}").pack, (1, spec.row_size), spec.dtype
 
     def read(values: list[Any]) -> np.ndarray | None:
         try:
-            return np.frombuffer(pack(*values), dtype)[None]
+            return np.ndarray(shape, dtype, pack(*values))
         except (struct.error, OverflowError):
             return None
 
