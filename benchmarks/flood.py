@@ -15,8 +15,8 @@ from benchmarks.running import ROOT, Running, serving
 
 TIMES_CAPACITY = 4
 CAPACITY_CONNECTIONS = 64
-# A request that is accepted last waits for the full queue, and for two batches with the engine, its own included.
-ROWS_AHEAD_MAX = OVERLOAD_QUEUE_MAX + 2 * 32
+# The first flood fills the queue for the first time, and its memory: the system has to bring every page of it.
+FIRST_FLOOD_S = 1
 
 
 def measure_flood(peer: Peer, model: Model, form: str, *, seconds: float, report: Report) -> None:
@@ -25,23 +25,19 @@ def measure_flood(peer: Peer, model: Model, form: str, *, seconds: float, report
         running.tree.prefer(os.getpriority(os.PRIO_PROCESS, 0))  # as this process, which it may have been given
         warm_up(running)
         cpu_before = running.tree.cpu_s()
-        capacity = wrk.run(
-            port=running.port,
-            requests=running.requests,
-            connections=CAPACITY_CONNECTIONS,
-            seconds=seconds,
-            core=LOAD_CORE,
-        )
-        answer_cpu_s = (running.tree.cpu_s() - cpu_before) / (capacity.answered * seconds)
-        report(_flood(running, model, form, capacity.answered, answer_cpu_s, seconds))
+        counts = _load(running, connections=CAPACITY_CONNECTIONS, seconds=seconds)
+        answer_cpu_s = (running.tree.cpu_s() - cpu_before) / counts["answered"]
+        # To the last reply, not to the end of the time: batches of 32 come back seldom, and one more or less is 5 %.
+        capacity = counts["answered"] / counts["lasted_s"]
+        _load(running, rate=TIMES_CAPACITY * capacity, seconds=FIRST_FLOOD_S)
+        report(_flood(running, model, form, capacity, answer_cpu_s, seconds))
 
 
 def _flood(running: Running, model: Model, form: str, capacity: float, answer_cpu_s: float, seconds: float) -> Measured:
     cpu_before, load_before, busy_before = running.tree.cpu_s(), children_cpu_s(), machine_busy_s()
-    counts = _open_loop(running, rate=TIMES_CAPACITY * capacity, seconds=seconds)
+    counts = _load(running, rate=TIMES_CAPACITY * capacity, seconds=seconds)
     load_s = children_cpu_s() - load_before
     cpu_s, busy_s = running.tree.cpu_s() - cpu_before, machine_busy_s() - busy_before
-    predicted_ms = ROWS_AHEAD_MAX / capacity * 1e3
     lasted_s = max(seconds, counts["lasted_s"])  # what is queued is answered after the last request has left
     goodput = counts["answered"] / lasted_s
     refusals_cpu_s = max(0.0, cpu_s - counts["answered"] * answer_cpu_s)
@@ -65,19 +61,21 @@ def _flood(running: Running, model: Model, form: str, capacity: float, answer_cp
         extra={
             "capacity": capacity,
             "goodput_share": goodput / capacity,
-            "predicted_ms": predicted_ms,
-            "p99_over_predicted": counts["p99_ms"] / predicted_ms,
+            "predicted": counts["predicted"],
+            "p50_over_predicted": counts["p50_over_predicted"],
+            "p99_over_predicted": counts["p99_over_predicted"],
             "refusal_ms": refusals_cpu_s / max(1, counts["refused"]) * 1e3,
             "refused_p99_ms": counts["refused_p99_ms"],
         },
     )
 
 
-def _open_loop(running: Running, *, rate: float, seconds: float) -> dict[str, Any]:
-    wanted = {"port": running.port, "requests": [str(path) for path in running.requests]}
+def _load(running: Running, **wanted: float) -> dict[str, Any]:
+    """What became of a load: `rate` or `connections`, and `seconds`."""
+    where = {"port": running.port, "requests": [str(path) for path in running.requests]}
     done = subprocess.run(
         ["taskset", "--cpu-list", str(LOAD_CORE), sys.executable, "-m", "benchmarks.open_loop"],
-        input=json.dumps(wanted | {"rate": rate, "seconds": seconds}) + "\n",
+        input=json.dumps(where | wanted) + "\n",
         capture_output=True,
         text=True,
         cwd=ROOT,

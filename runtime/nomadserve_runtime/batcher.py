@@ -199,6 +199,9 @@ class Batcher:
         ticket.admitted_at = now
         ticket.due_at = policy.due_at(admitted_at=now, priority=ticket.priority) if ticket.priority else now
         queue.reserve(ticket)
+        rows = queue.rows + self.running_rows
+        if rows > self._batch_rows:  # some are ahead of its batch
+            ticket.answer_by = self.pace.answer_by(rows + queue.joining_max(ticket.slot))
         ticket.write(inputs)
         self.in_flight += 1
         if deadline_at < self._next_expiry_at:

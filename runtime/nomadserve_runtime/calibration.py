@@ -59,6 +59,11 @@ class Calibration(msgspec.Struct, frozen=True):
     is_inline: bool = False
     by_shapes: tuple[ShapeTimes, ...] = ()
 
+    @property
+    def batch_s_max(self) -> float:
+        """How long the largest batch takes; 0.0 for not measured."""
+        return self.table[-1].seconds if self.table else 0.0
+
     def batch_s(self, rows: int) -> float:
         """How long a batch of that many rows takes: as the next larger one that was measured; 0.0 for not measured."""
         if not self.table:

@@ -15,8 +15,16 @@ SHAPES_MAX = 16
 RETRY_AFTER_S_UNMEASURED = 1.0
 RETRY_AFTER_S_MAX = 60.0
 
-# How much of the past remains in the measured rate when a batch comes back: about the last 20 batches count.
-RATE_MEMORY = 0.95
+# How much of the past remains in the measured rate: about the last second in which the engine had work counts, and, of
+# long batches, no fewer than the last 5.
+RATE_S = 1.0
+RATE_MEMORY_MIN = 0.8
+
+# A promise leaves room for batches that take so many of their mean deviations longer than they took lately.
+DEVIATIONS = 3.0
+# And no less than this share, for a load that has just begun: to take in as many images as the queue holds, all at
+# once, costs a fifth of a core that the engine shares (measured), and nobody has measured it in this load yet.
+ROOM_MIN = 0.2
 
 # Two batch sizes whose rows/s differ by less do not differ: the largest sizes are timed by a run or two.
 RATE_TOLERANCE = 0.02
@@ -151,6 +159,20 @@ def predicted_wait_s(
     """
     ahead = handed + queued_rows // capacity - (handed_max(parallel) - 1)
     return max(0.0, ahead * batch_s - min(running_s, batch_s)) if ahead > 0 else 0.0
+
+
+def rate_memory(batch_s: float) -> float:
+    """How much of the past remains in the measured rate when a batch comes back that took so long."""
+    return max(RATE_MEMORY_MIN, 1.0 - batch_s / RATE_S)
+
+
+def answered_within_s(*, rows: int, row_s: float, running_s: float, batch_s: float) -> float:
+    """How long it takes at most, as far as one can tell, until the last of `rows`, queued and running, is answered.
+
+    row_s: after which time one more is, and batch_s: after which time one more batch comes back, if they take as long
+    as they do at their slower times.  running_s: since when the last batch came back.
+    """
+    return max(rows * row_s - min(running_s, batch_s), row_s)
 
 
 def backlog_seconds(*, rows: int, rows_per_second: float) -> float:

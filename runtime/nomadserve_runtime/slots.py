@@ -162,12 +162,14 @@ class Ticket(ABC):
         shapes: row shapes of its inputs, where they may differ from request to request; else empty.
         admitted_at: monotonic seconds.
         due_at: when it is its turn: monotonic seconds, moved by its priority.
+        answer_by: by when an answer was foreseen on its admission, monotonic seconds; infinite: nothing was ahead.
         is_answered: its answer was told; only the batcher says so.
         fault: why it has no answer; None where it has one.
     """
 
     __slots__ = (
         "admitted_at",
+        "answer_by",
         "deadline_at",
         "due_at",
         "fault",
@@ -189,6 +191,7 @@ class Ticket(ABC):
         self.shapes = shapes
         self.deadline_at = deadline_at
         self.priority = priority
+        self.answer_by = math.inf
         self.is_answered = False
         self.fault: Fault | None = None
 
@@ -270,9 +273,13 @@ class SlotQueue:
         """Whether no other open slot takes the same kind of rows as this open one."""
         return len(self.open) == 1 or sum(other.shapes == slot.shapes for other in self.open) == 1
 
-    def holds(self, ticket: Ticket) -> bool:
-        """Whether the ticket is queued: not yet with the engine, and not taken out."""
-        return ticket.slot.stage is Stage.OPEN and ticket in ticket.slot.tickets
+    def joining_max(self, slot: Slot) -> int:
+        """How many rows may still join this open slot, as things stand."""
+        return max(0, min(self.free_rows, (self._batch_rows if self._has_enough() else self.capacity) - slot.rows))
+
+    def _has_enough(self) -> bool:
+        """Whether the free slots could take all that may still come."""
+        return len(self._free) * self.capacity >= self.rows_max - self.rows
 
     def next(self) -> Slot:
         """The open slot whose turn it is."""
@@ -318,8 +325,8 @@ class SlotQueue:
                 if priority == ticket.priority:
                     if slot.rows <= wanted:
                         return slot
-                    mine = slot  # the youngest: nobody in between is overtaken
-        if self._free:
+                    mine = slot  # the youngest takes more where the free ones are not enough: nobody is overtaken
+        if self._free and (self._has_enough() or mine is None or mine is not self.open[-1]):
             return self._open_slot(ticket)
         return mine or anyone or self._open_slot(ticket)
 

@@ -1,6 +1,8 @@
 """The benchmark is not run by the tests; its data and its pure parts are checked here."""
 
 import ast
+import asyncio
+import contextlib
 import json
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from benchmarks import bodies
 from benchmarks.aims import Aim, aims
 from benchmarks.catalogue import OWN, PEERS, Peer
 from benchmarks.client import Question
+from benchmarks.open_loop import Counts, Load, predicted_s
 from benchmarks.results import Key, Median, medians
 from benchmarks.table import aims_table, tables
 
@@ -105,3 +108,44 @@ def test_table_has_ratios_to_nomadserve() -> None:
 
 def test_no_measurement_no_medians() -> None:
     assert medians([]) == {}
+
+
+def test_what_a_server_predicted_is_read_from_the_head_of_its_reply() -> None:
+    line = b"HTTP/1.1 200 OK\r\nServer-Timing: queue;dur=1.5, total;dur=3.000%b\r\ncontent-length: 0\r\n"
+    assert predicted_s(line % b", predicted;dur=1250.5") == 1.2505
+    assert predicted_s(line % b"") is None
+
+
+def test_percentiles_are_of_answers_and_of_what_was_predicted_for_them() -> None:
+    counts = Counts()
+    for latency_s, predicted in ((1.0, 2.0), (3.0, 2.0), (0.5, None)):
+        counts.add(200, latency_s, predicted)
+    counts.add(503, 9.0)
+    found = counts.as_json()
+    assert (found["answered"], found["refused"], found["predicted"]) == (3, 1, 2)
+    assert (found["p99_ms"], found["p99_over_predicted"], found["p50_over_predicted"]) == (3000, 1.5, 1.5)
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_the_load_counts_every_reply(is_closed: bool) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                answers.append(1)
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        writer.close()
+
+    async def test() -> Counts:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        load = Load(server.sockets[0].getsockname()[1], [b"GET / HTTP/1.1\r\n\r\n"])
+        await (load.run_closed(3, 0.1) if is_closed else load.run_open(50, 0.1))
+        for connection in load.idle:
+            connection.close()
+        server.close()
+        await asyncio.sleep(0.01)
+        return load.counts
+
+    answers: list[int] = []
+    counts = asyncio.run(test())
+    assert len(counts.answered) == len(answers) >= (3 if is_closed else 5)
+    assert not (counts.refused or counts.failed or counts.not_sent)

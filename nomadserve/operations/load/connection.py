@@ -24,10 +24,12 @@ class Connection(asyncio.Protocol):
 
     Attributes:
         is_open: whether another request may be sent.
+        head: of the last reply, without the blank line at its end.
     """
 
     def __init__(self) -> None:
         self.is_open = False
+        self.head = b""
         self._transport: asyncio.Transport | None = None
         self._answered: Answered | None = None
         self._head = b""
@@ -77,6 +79,7 @@ class Connection(asyncio.Protocol):
 
     def _read_head(self, head: bytes) -> bool:
         """Take status and length from the head; False where the reply can't be followed."""
+        self.head = head
         length = _LENGTH.search(head)
         if length is None:
             self.is_open = False

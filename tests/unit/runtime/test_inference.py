@@ -1,12 +1,15 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
 
 from nomadserve_runtime import inference
+from nomadserve_runtime.calibration import BatchTime, Calibration
+from nomadserve_runtime.pace import Pace
 from tests.unit.runtime.http import Bench, pieces_of
 from tests.unit.runtime.models import GatedEngine, fake_engine
 
@@ -235,6 +238,27 @@ def test_every_reply_tells_how_long_it_took_whatever_it_says() -> None:
             replies.append(await b.client("POST", PLAIN, ONE_ROW))
             assert [reply.status for reply in replies] == [200, 400, 500, 200, 404, 503]
             assert all("dur=" in reply.headers["server-timing"] for reply in replies)
+
+    run(test)
+
+
+def test_a_request_that_met_a_backlog_is_told_how_long_it_would_take_at_most() -> None:
+    async def test() -> None:
+        engine = GatedEngine(batch_max=2)
+        with bench(m=engine, queue_max=8) as b:
+            batcher = b.models["m"].batcher
+            batcher.pace = Pace(Calibration((BatchTime(2, 1000.0),)), parallel=1, clock=time.monotonic)
+            asked = []
+            for _ in range(5):  # the first batch of one is with the engine, the second full one behind it
+                asked.append(asyncio.create_task(b.client("POST", PLAIN, ONE_ROW)))
+                await asyncio.sleep(0.01)
+            engine.let_run(10)
+            timings = [reply.headers["server-timing"] for reply in await asyncio.gather(*asked)]
+            told = [timing.partition(", predicted;dur=")[2] for timing in timings]
+            assert told[0] == ""
+            # At 500 s a row and a fifth more, those included that may still join its batch.
+            assert told[1] == ""
+            assert [round(float(ms) / 1e3, -2) for ms in told[2:]] == [1800, 3000, 3000]
 
     run(test)
 

@@ -124,6 +124,20 @@ def test_the_predicted_wait_is_what_must_pass_at_least() -> None:
     assert [wait(0, 2, 0.5), wait(0, 2, 99.0), wait(4, 2, 99.0)] == [1.5, 0, 2]
 
 
+def test_the_time_within_which_rows_are_answered_counts_those_before_and_what_has_passed() -> None:
+    def within(rows: int, running_s: float = 0.0) -> float:
+        return policy.answered_within_s(rows=rows, row_s=0.5, batch_s=2.0, running_s=running_s)
+
+    assert [within(2), within(3), within(64)] == [1, 1.5, 32]
+    assert [within(8, 0.5), within(8, 99.0)] == [3.5, 2]
+    assert within(2, 99.0) == 0.5  # late already, and still not there
+
+
+def test_long_batches_are_forgotten_sooner_each_but_never_at_once() -> None:
+    remains = [policy.rate_memory(batch_s) for batch_s in (0.001, 0.1, 0.5, 60.0)]
+    assert remains == [0.999, 0.9, policy.RATE_MEMORY_MIN, policy.RATE_MEMORY_MIN]
+
+
 def test_the_adapted_wait_grows_by_steps_and_halves_when_late() -> None:
     def after(delay_s: float, latency_s: float, rows: int = 2) -> float:
         return policy.adapted_delay(delay_s, latency_s=latency_s, rows=rows, target_s=1.0, batch_s=0.4)

@@ -137,12 +137,24 @@ def test_batches_stay_small_where_larger_ones_are_no_faster_as_long_as_there_are
 
 def test_where_all_slots_are_open_the_youngest_takes_more_and_nobody_in_between_is_overtaken() -> None:
     queue = new_queue(rows_max=16, capacity=4, batch_rows=1)
-    while queue._free:
-        admit(queue, 1)
-    youngest = queue.open[-1]
-    assert {slot.rows for slot in queue.open} == {1}
-    assert [admit(queue, 1).slot for _ in range(3)] == [youngest] * 3
-    assert admit(queue, 1).slot is queue.open[-2]
+    order = [queue.open.index(admit(queue, 1).slot) for _ in range(16)]
+    assert order == sorted(order)
+    assert order.count(0) == order.count(1) == 1
+    # Nor where the oldest have gone and others come in their place.
+    for _ in range(100):
+        slot = queue.take()
+        queue.finish(slot)
+        while queue.free_rows:
+            assert admit(queue, 1).slot is queue.open[-1]
+
+
+def test_as_many_rows_may_join_a_slot_as_make_a_batch_or_where_slots_are_few_as_it_holds() -> None:
+    queue = new_queue(rows_max=16, capacity=4, batch_rows=2)
+    assert [queue.joining_max(admit(queue, 1).slot) for _ in range(2)] == [1, 0]
+    while queue.free_rows > 1:
+        slot = admit(queue, 1).slot
+        assert queue.joining_max(slot) <= min(4 - slot.rows, queue.free_rows)
+    assert queue.joining_max(admit(queue, 1).slot) == 0
 
 
 def test_sparse_slots_are_merged_when_no_slot_is_free() -> None:
@@ -188,7 +200,7 @@ def test_the_limit_is_exact_whatever_comes_and_goes(rows_max: int, capacity: int
             for ticket in slot.tickets:
                 del live[ticket]
             queue.finish(slot)
-        queued = [ticket for ticket in live if queue.holds(ticket)]
+        queued = [ticket for ticket in live if ticket.slot.stage is Stage.OPEN and ticket in ticket.slot.tickets]
         assert queue.rows == sum(ticket.rows for ticket in queued) <= rows_max
         assert all(values_of(ticket) == {value} for ticket, value in live.items())
     for ticket in live:
