@@ -34,6 +34,9 @@ log = logging.getLogger("nomadserve.tensorrt")
 # A portable plan of TensorRT-RTX leaves this one out: https://docs.nvidia.com/deeplearning/tensorrt-rtx (CPU engines).
 _TURING = "7.5"
 
+# A thread that has not begun by then was never started: Ctrl-C came before.
+STARTED_WITHIN_S = 1.0
+
 
 @dataclass(frozen=True)
 class Build:
@@ -121,8 +124,9 @@ def _serialize(
     if build.recipe.calibrates:
         calibrator = calibrate_with(build.options, bindings, inputs, builder, network, config)
     timing.attach(config)
-    data = _interruptible(builder, network, config, bindings, progress)
-    del calibrator  # TensorRT holds no reference to it
+    phases = Phases(progress)
+    monitor = attach(bindings.module, config, phases)
+    data = _interruptible(builder, network, config, phases, kept=(monitor, calibrator))
     if data is None:
         raise translate.build_failure(build.model.path, title, list(bindings.errors))
     timing.keep(config)
@@ -182,29 +186,33 @@ def _add_profile(builder: Any, config: Any, profile: Profile) -> None:
     config.add_optimization_profile(made)
 
 
-def _interruptible(
-    builder: Any, network: Any, config: Any, bindings: Bindings, progress: Progress | None
-) -> bytes | None:
-    """The plan, or None where the builder failed. In a thread of its own, as Ctrl-C reaches nobody inside."""
-    phases = Phases(progress)
-    monitor = attach(bindings.module, config, phases)
+def _interruptible(builder: Any, network: Any, config: Any, phases: Phases, *, kept: tuple[Any, ...]) -> bytes | None:
+    """The plan, or None where the builder failed. In a thread of its own, as Ctrl-C reaches nobody inside.
+
+    kept: what the builder calls, and holds no reference to. The thread does, however early Ctrl-C comes.
+    """
     found: list[bytes] = []
+    ended = threading.Event()
 
-    def build() -> None:
-        memory = builder.build_serialized_network(network, config)
-        if memory is not None:
-            found.append(bytes(memoryview(memory)))
+    def build(*_: Any) -> None:
+        try:
+            memory = builder.build_serialized_network(network, config)
+            if memory is not None:
+                found.append(bytes(memoryview(memory)))
+        finally:
+            ended.set()
 
-    thread = threading.Thread(target=build, name="tensorrt-builder")
-    thread.start()
+    thread = threading.Thread(target=build, args=kept, name="tensorrt-builder")
     try:
-        thread.join()
+        thread.start()
+        # Not `join`: where it is interrupted, CPython 3.11 takes the thread for ended (`_wait_for_tstate_lock`), and
+        # goes away itself while TensorRT still calls it.
+        ended.wait()
     except KeyboardInterrupt:
         phases.cancel()
-        thread.join()
+        while not ended.wait(STARTED_WITHIN_S) and thread.is_alive():
+            pass
         raise
-    finally:
-        del monitor
     return found[0] if found else None
 
 

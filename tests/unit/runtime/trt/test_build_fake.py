@@ -1,6 +1,8 @@
 """What TensorRT 10 and 11 are asked for, where there is none of them: by a fake of their builder."""
 
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -212,3 +214,29 @@ def test_calibration_data_of_another_model_is_refused(
             write_product(tmp_path / "m.onnx"), BuildOptions(precision="int8", calibration=str(data)), progress=None
         )
     assert caught.value.hint
+
+
+def test_ctrl_c_before_anybody_waits_for_the_builder_stops_it_too(
+    tensorrt: FakeTensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, begun, ended = threading.Thread.start, threading.Event(), threading.Event()
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name == "tensorrt-builder":
+            assert begun.wait(10)
+            raise KeyboardInterrupt
+
+    def build(logger: Any, config: Config) -> bool:
+        begun.set()
+        give_up_at = time.monotonic() + 10
+        while config.progress_monitor.step_complete("a phase", 0) and time.monotonic() < give_up_at:
+            time.sleep(0.01)
+        ended.set()
+        return time.monotonic() >= give_up_at
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    tensorrt.on_build = build
+    with pytest.raises(KeyboardInterrupt):
+        plan_for(write_product(tmp_path / "m.onnx"), BuildOptions(), progress=None)
+    assert ended.is_set()
