@@ -158,6 +158,11 @@ def test_another_version_answers_while_one_wakes(nap: None, cli: Cli, cluster: R
     assert ask(cluster)[0] == 200, "v1 is awake"
     moved = cli("split", "nap", "v1=50", "v2=50")
     assert "warning: `v2` has 0 healthy replicas" in moved.stderr
+    # What `split` itself asked may have woken v2. Whoever asks for v1 keeps that awake until v2 sleeps again.
+    wait_for(
+        lambda: ask(cluster, x_nomadserve_version="v1")[0] == 200 and state_of(cli, "v2") == "asleep",
+        seconds=ASLEEP_WITHIN_S,
+    )
     status, headers, _, seconds = ask(cluster, x_nomadserve_version="v2")
     assert (status, headers["x-nomadserve-version"]) == (200, "v1")
     assert seconds < 2

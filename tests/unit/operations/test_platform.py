@@ -103,6 +103,34 @@ def test_state_of_a_part_is_what_nomad_runs_and_consul_checks(
     assert operations.part_status(cluster(jobs, nomadserve=checks), "gateway").state == state
 
 
+class StoppedNomad(FakeNomad):
+    """A Nomad whose gateway was just stopped; `seen` is what became of its allocation, each time it is asked."""
+
+    def __init__(self, seen: list[str]) -> None:
+        super().__init__({})
+        self.seen = seen
+        self.left: list[str] | None = None
+
+    def parse(self, hcl: str) -> dict[str, Any]:
+        return {"ID": "nomadserve-gateway"}
+
+    def plan(self, job: dict[str, Any]) -> dict[str, Any]:
+        return {"JobModifyIndex": 7, "Diff": {}}
+
+    def allocations(self, job_id: str) -> list[dict[str, Any]]:
+        return [{"ClientStatus": self.seen.pop(0)}]
+
+    def register(self, job: dict[str, Any], **_: Any) -> None:
+        self.left = list(self.seen)
+
+
+def test_a_part_that_was_just_stopped_is_registered_once_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "POLL_S", 0)
+    nomad = StoppedNomad(["running", "running", "complete", "never asked"])
+    assert operations.register(Cluster(nomad, FakeConsul({})), "gateway", platform.Settings())  # type: ignore[arg-type]
+    assert nomad.left == ["never asked"]
+
+
 def test_addresses_of_agents_on_this_machine_hold_for_every_node() -> None:
     settings = defaults({"NOMAD_ADDR": "http://127.0.0.1:5646", "CONSUL_HTTP_ADDR": "http://127.0.0.1:9500"})
     assert settings.nomad_url == "http://127.0.0.1:5646"
