@@ -34,10 +34,11 @@ def start(home: Home, name: str, command: list[str]) -> None:
             env=environment(home),
             start_new_session=True,
         )
-    _started[process.pid] = process
+    _started[log_of(home, name)] = process
 
 
-_started: dict[int, subprocess.Popen[bytes]] = {}  # keeps them from being reported as lost when this process ends
+# By their logs. It also keeps them from being reported as lost when this process ends.
+_started: dict[Path, subprocess.Popen[bytes]] = {}
 
 
 def environment(home: Home) -> dict[str, str]:
@@ -71,7 +72,9 @@ def find_agent(home: Home, config: Path) -> psutil.Process | None:
 
 def check_alive(home: Home, name: str, config: Path) -> None:
     """Raise, with the end of its log, where an agent is no longer there."""
-    if find_agent(home, config) is None:
+    # One that was started a moment ago may not have its arguments yet, by which others are found.
+    started = _started.get(log_of(home, name))
+    if (started is None or started.poll() is not None) and find_agent(home, config) is None:
         lines = log_of(home, name).read_text(errors="replace").splitlines()[-LOG_LINES:]
         raise NomadserveError(
             "\n  ".join([f"`{name}` ended; the last lines of its log:", *lines]),

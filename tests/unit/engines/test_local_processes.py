@@ -34,7 +34,7 @@ def start(home: Home, script: str) -> psutil.Process:
     while "ready" not in log.read_text():
         assert time.monotonic() < until
         time.sleep(0.02)
-    return psutil.Process(next(reversed(processes._started)))
+    return psutil.Process(next(reversed(processes._started.values())).pid)
 
 
 def test_started_process_carries_the_mark_in_a_session_of_its_own(home: Home) -> None:
@@ -132,3 +132,11 @@ def test_mounts_below_are_listed_innermost_first(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(Path, "read_text", lambda path: listed)
 
     assert down.mounts_below(Path("/s")) == [Path("/s/a/b c"), Path("/s/a"), Path("/s")]
+
+
+def test_an_agent_that_was_just_started_is_alive_before_its_arguments_are_seen(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes.start(home, "consul", ["/bin/sleep", "60"])
+    monkeypatch.setattr(processes, "find_agent", lambda home, config: None)
+    processes.check_alive(home, "consul", home.consul_config)
