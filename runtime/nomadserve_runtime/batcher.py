@@ -75,9 +75,8 @@ class Batcher:
     ) -> None:
         self.engine = engine
         self.calibration = calibration
-        # What a batch is filled up to, and how long it takes.
+        # What a batch is filled up to.
         self._batch_rows = calibration.worthwhile_rows(engine.batch_max)
-        self._batch_s = calibration.batch_s(self._batch_rows) / engine.parallel
         self.rows_max = min(engine.batch_max, queue_max)
         self.in_flight = 0
         self.reading = 0
@@ -169,7 +168,7 @@ class Batcher:
             queued_rows=self.queued_rows,
             handed=self._handed,
             capacity=self._batch_rows,
-            batch_s=self._batch_s * self.pace.slowness,
+            batch_s=self.pace.batch_s,
             running_s=self.pace.running_s,
             parallel=self.engine.parallel,
         )
@@ -193,7 +192,7 @@ class Batcher:
         now = self._clock()
         deadline_at = ticket.deadline_at
         # The exact answer costs more, and is wanted only where as many batches as there can be ahead take that long.
-        if deadline_at - now < (self._handed + queue.rows // self._batch_rows) * self._batch_s * self.pace.slowness:
+        if deadline_at - now < (self._handed + queue.rows // self._batch_rows) * self.pace.batch_s:
             self.check_deadline(deadline_at)
         # No await from here on: a reserved row is always a written row.
         ticket.admitted_at = now

@@ -14,6 +14,7 @@ class Pace:
 
     Attributes:
         rows_per_second: over the last batches; 0.0 until the first came back.
+        batch_s: after which time one more batch comes back, of as many rows as make one, at this slowness.
         slowness: how much longer batches take, one after the other, than they took alone when calibrated.
         unevenness: by how much that differs from batch to batch, at the mean.
     """
@@ -24,7 +25,7 @@ class Pace:
         self.unevenness = 0.0
         self._calibration = calibration
         batch_rows = calibration.worthwhile_rows(1)
-        self._batch_s = calibration.batch_s(batch_rows) / parallel
+        self._batch_s = self.batch_s = calibration.batch_s(batch_rows) / parallel
         self._row_s = self._batch_s / batch_rows
         self._parallel = parallel
         self._clock = clock
@@ -75,5 +76,6 @@ class Pace:
             self._took_s = self._took_s * memory + took_s
             self._calibrated_s = self._calibrated_s * memory + calibrated_s
             self.slowness = self._took_s / self._calibrated_s
+            self.batch_s = self._batch_s * self.slowness
             self._off_s = self._off_s * memory + abs(took_s - calibrated_s * self.slowness)
             self.unevenness = self._off_s / self._calibrated_s
