@@ -4,8 +4,9 @@ Rendered here for every cluster: `dev up` runs them on loopback, `platform up` o
 """
 
 import json
-from collections.abc import Sequence
-from typing import Literal
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import jinja2
 import msgspec
@@ -27,6 +28,10 @@ SERVICES: dict[Part, str] = {"gateway": entries.ROUTER, "prometheus": PROMETHEUS
 
 GATEWAY_METRICS = "nomadserve-gateway-metrics"
 """Consul service that names where each gateway's own measurements are."""
+
+# A task has 5 s from the signal to its end; the one that deregisters the gateway comes after it.
+ENDED_WITHIN_S = 20.0
+POLL_S = 0.1
 
 # Without the first three, Consul takes the services for plain TCP, which can be neither split nor routed.
 ENTRIES: tuple[entries.Entry, ...] = (
@@ -122,3 +127,19 @@ def render_part(part: Part, settings: Settings, *, routed: Sequence[str] = ()) -
         reachable_address=settings.reachable_address,
         **msgspec.structs.asdict(settings),
     )
+
+
+def wait_until_ended(allocations: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
+    """Return once nothing of a stopped part runs, or in vain after `ENDED_WITHIN_S`: register it only then.
+
+    Till then its ports are taken, and Nomad would give the part the same ports at the next address of the node, `::1`
+    for one (`AssignPorts` in nomad/structs/network.go of Nomad 1.11): that address Consul would check, and name to
+    clients, and nothing would ever listen there.
+
+    allocations: stubs of the part's job, as Nomad lists them.
+    """
+    deadline = time.monotonic() + ENDED_WITHIN_S
+    while any(each["ClientStatus"] in {"pending", "running"} for each in allocations()):
+        if time.monotonic() > deadline:
+            return
+        time.sleep(POLL_S)

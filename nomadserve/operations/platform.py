@@ -18,8 +18,6 @@ from nomadserve.platform import JOBS, SERVICES, Part, Settings
 from nomadserve.prometheus_api import PrometheusUnreachable
 
 POLL_S = 0.3
-# A task has 5 s from the signal to its end; the one that deregisters the gateway comes after it.
-ENDED_WITHIN_S = 20.0
 
 
 class PartStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,22 +73,9 @@ def register(cluster: Cluster, part: Part, settings: Settings) -> bool:
     if is_registered and not job_diff.diff_lines(planned["Diff"], before=current, after=job):
         return False
     if not is_registered:
-        wait_until_ended(cluster, job["ID"])
+        platform.wait_until_ended(lambda: cluster.nomad.allocations(job["ID"]))
     cluster.nomad.register(job, source=source, modify_index=planned["JobModifyIndex"], preserve_counts=False)
     return True
-
-
-def wait_until_ended(cluster: Cluster, job_id: str) -> None:
-    """Return once nothing of a stopped job runs, or in vain after `ENDED_WITHIN_S`: its ports are taken till then.
-
-    Nomad would block the job until its node has room, but does not see a node that got room in just that moment
-    (`UnblockNode` in nomad/blocked_evals.go of Nomad 1.11 keeps no index): a gateway stayed away for good.
-    """
-    deadline = time.monotonic() + ENDED_WITHIN_S
-    while time.monotonic() < deadline:
-        if all(each["ClientStatus"] not in {"pending", "running"} for each in cluster.nomad.allocations(job_id)):
-            return
-        time.sleep(POLL_S)
 
 
 def routed_services(cluster: Cluster) -> list[str]:

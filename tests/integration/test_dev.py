@@ -279,14 +279,31 @@ def test_up_repairs_what_alone_is_missing(bare_cli: Cli, start_cluster: StartClu
         router = entries.with_routes(None, "x", entries.routes("x", {"v1": 300}))
         for entry in (defaults, defaults | {"Name": "x-v1"}, router):
             assert requests.put(f"{cluster.consul}/v1/config", json=entry, timeout=10).json() is True
-        requests.delete(f"{cluster.nomad}/v1/job/nomadserve-gateway", timeout=10).raise_for_status()
-        eventually(lambda: not answers(cluster.gateway), "a stopped gateway")
+        stop_slowly(cluster)
     bare_cli("dev", "up", "--name", cluster.name)
     is_whole(bare_cli, cluster)
     if harm == "stop the gateway":
         named = requests.get(f"{cluster.consul}/v1/health/service/x", timeout=10).json()
         assert [found["Service"]["Port"] for found in named] == [int(cluster.gateway.rpartition(":")[2])]
     bare_cli("dev", "down", "--name", cluster.name)
+
+
+def stop_slowly(cluster: RunningCluster) -> None:
+    """Stop the gateway, and return while its allocation still ends, for three seconds, and keeps its ports."""
+    consul = cluster.home / "bin" / "consul"
+    real = consul.readlink()
+    consul.unlink()
+    consul.write_text(f'#!/bin/sh\n[ "$1 $2" != "services deregister" ] || sleep 1.5\nexec {real} "$@"\n')
+    consul.chmod(0o755)
+    job = f"{cluster.nomad}/v1/job/nomadserve-gateway"
+    requests.delete(job, timeout=10).raise_for_status()
+
+    def deregisters() -> bool:
+        (allocation,) = requests.get(f"{job}/allocations", timeout=10).json()
+        return bool(allocation["TaskStates"]["deregister"]["State"] == "running")
+
+    eventually(deregisters, "a gateway that deregisters")
+    assert not answers(cluster.gateway)
 
 
 def is_whole(cli: Cli, cluster: RunningCluster) -> None:

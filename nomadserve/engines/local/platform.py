@@ -34,16 +34,18 @@ def cluster_at(nomad_address: str) -> Cluster | None:
 
 
 def has_job(cluster: Cluster, part: platform.Part) -> bool:
-    """Whether the part's job is registered and not dead."""
+    """Whether the part's job is registered, not stopped and not dead."""
     job = api.find_job(cluster, platform.JOBS[part])
-    return job is not None and job["Status"] != "dead"
+    return job is not None and not job["Stop"] and job["Status"] != "dead"
 
 
 def register(cluster: Cluster, part: platform.Part) -> None:
-    """Register the part's job, without waiting for it."""
+    """Register the part's job, once its former one has ended, without waiting for it."""
     routed = entries.routed_services(api.config_entry(cluster, "service-router", entries.ROUTER))
     hcl = platform.render_part(part, settings(cluster), routed=routed)
-    api.register_job(cluster, api.parse_job(cluster, hcl), hcl)
+    job = api.parse_job(cluster, hcl)
+    platform.wait_until_ended(lambda: [each for each in api.allocations(cluster) if each["JobID"] == job["ID"]])
+    api.register_job(cluster, job, hcl)
 
 
 def passes(cluster: Cluster, part: platform.Part) -> bool:

@@ -125,7 +125,7 @@ class StoppedNomad(FakeNomad):
 
 
 def test_a_part_that_was_just_stopped_is_registered_once_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations, "POLL_S", 0)
+    monkeypatch.setattr(platform, "POLL_S", 0)
     nomad = StoppedNomad(["running", "running", "complete", "never asked"])
     assert operations.register(Cluster(nomad, FakeConsul({})), "gateway", platform.Settings())  # type: ignore[arg-type]
     assert nomad.left == ["never asked"]
