@@ -41,8 +41,9 @@ from nomadserve_runtime.tensors import rows_not_finite
 
 log = logging.getLogger("nomadserve.batcher")
 
-# All who are refused at the door within this time are told the same time to come back.
-QUEUE_FULL_S = 0.002
+# Within this time all who are refused at the door are told the same time to come back, and all who join the same batch
+# the same time of their answer: it is the end of that batch.
+ALIKE_S = 0.002
 
 
 class Batcher:
@@ -81,7 +82,8 @@ class Batcher:
         self.in_flight = 0
         self.reading = 0
         self.running_rows = 0
-        self.pace = Pace(calibration, parallel=engine.parallel, clock=clock)
+        times = [calibration.batch_s(engine.run_rows(rows + 1)) for rows in range(engine.batch_max)]
+        self.pace = Pace(times, parallel=engine.parallel, clock=clock)
         self.on_lost: Callable[[EngineLost], None] = lambda _: None
         self._clock = clock
         self._latency_target_s = latency_target_s
@@ -103,7 +105,8 @@ class Batcher:
         self._handed = 0
         self._turns = 0
         self._queue_full = QueueFull(retry_after_s=0.0)
-        self._queue_full_until = -math.inf
+        self._queue_full_until = self._foretold_until = self._answer_by = -math.inf
+        self._foretold: Slot | None = None
         self._launch_planned = False
         self._launch_timer: asyncio.TimerHandle | None = None
         self._expiry_timer: asyncio.TimerHandle | None = None
@@ -112,17 +115,18 @@ class Batcher:
         self._is_inline = calibration.is_inline
         self._runner = runner_for(engine, self._hand_back, is_inline=self._is_inline)
         metrics.watch(
-            in_flight=lambda: self.in_flight,
-            queued_rows=lambda: self.queued_rows,
-            backlog_seconds=lambda: policy.backlog_seconds(
-                rows=self.queued_rows + self.running_rows, rows_per_second=self.pace.rows_per_second
-            ),
+            in_flight=lambda: self.in_flight, queued_rows=lambda: self.queued_rows, backlog_seconds=self.backlog_s
         )
 
     @property
     def queued_rows(self) -> int:
         """Rows admitted, not yet handed to the engine."""
         return self._queue.rows
+
+    def backlog_s(self) -> float:
+        """How long what is queued and running will take; 0.0 where there is nothing, or nothing is known."""
+        rows = self._queue.rows + self.running_rows
+        return self.pace.likely_s(rows, self._handed + len(self._queue.open)) if rows else 0.0
 
     @property
     def delay_s(self) -> float:
@@ -140,8 +144,8 @@ class Batcher:
         if queue.rows >= queue.rows_max or self.reading + queue.rows + self.running_rows >= self._places:
             now = self._clock()
             if now >= self._queue_full_until:
-                self._queue_full_until = now + QUEUE_FULL_S
-                self._queue_full = QueueFull(retry_after_s=self._retry_after_s())
+                self._queue_full_until = now + ALIKE_S
+                self._queue_full = QueueFull(retry_after_s=policy.retry_after_seconds(self.backlog_s()))
             return self._queue_full
         return None
 
@@ -155,23 +159,19 @@ class Batcher:
         if self._is_draining:
             raise Draining
         if rows > self._queue.free_rows:
-            raise QueueFull(retry_after_s=self._retry_after_s())
+            raise QueueFull(retry_after_s=policy.retry_after_seconds(self.backlog_s()))
 
-    def check_deadline(self, deadline_at: float) -> None:
-        """Raise `Hopeless` where what waits already takes longer than until `deadline_at`, by this batcher's clock."""
-        if self.predicted_wait_s() > deadline_at - self._clock():
-            raise Hopeless(retry_after_s=self._retry_after_s())
-
-    def predicted_wait_s(self) -> float:
-        """How long at least a request that comes now waits for the launch of its batch, in seconds."""
-        return policy.predicted_wait_s(
-            queued_rows=self.queued_rows,
-            handed=self._handed,
-            capacity=self._batch_rows,
-            batch_s=self.pace.batch_s,
-            running_s=self.pace.running_s,
-            parallel=self.engine.parallel,
+    def predicted_wait_s(self, *, rows: int = 1, due_at: float = math.inf) -> float:
+        """How long at least a request that comes now, with its turn at `due_at`, waits for its launch, in seconds."""
+        queue = self._queue
+        ahead = [slot for slot in queue.open if slot.due_at <= due_at]
+        if ahead and queue.joining_max(ahead[-1]) >= rows:
+            ahead.pop()  # it may join that one
+        rows_ahead = [slot.rows for slot in ahead]
+        back, batches = policy.back_before_launch(
+            running_rows=self.running_rows, handed=self._handed, ahead=rows_ahead, parallel=self.engine.parallel
         )
+        return self.pace.soonest_s(back, batches) if batches else 0.0
 
     def admit(self, ticket: Ticket, inputs: Sequence[np.ndarray]) -> None:
         """Queue one request: its rows are copied in; `ticket.answered` is called, once, when its answer is there.
@@ -181,30 +181,35 @@ class Batcher:
 
         Raises:
             QueueFull, Draining: as `check_open`.
-            Hopeless: as `check_deadline`.
+            Hopeless: what waits already takes longer than until its deadline.
         """
         assert 0 < ticket.rows <= self.rows_max
         queue = self._queue
         if self._is_draining or ticket.rows > queue.rows_max - queue.rows:
             self.check_open(ticket.rows)
-        if ticket.shapes and not self._queue.has_place(ticket):
-            raise QueueFull(retry_after_s=self._retry_after_s())
-        now = self._clock()
-        deadline_at = ticket.deadline_at
-        # The exact answer costs more, and is wanted only where as many batches as there can be ahead take that long.
-        if deadline_at - now < (self._handed + queue.rows // self._batch_rows) * self.pace.batch_s:
-            self.check_deadline(deadline_at)
-        # No await from here on: a reserved row is always a written row.
-        ticket.admitted_at = now
+        if ticket.shapes and not queue.has_place(ticket):
+            raise QueueFull(retry_after_s=policy.retry_after_seconds(self.backlog_s()))
+        ticket.admitted_at = now = self._clock()
         ticket.due_at = policy.due_at(admitted_at=now, priority=ticket.priority) if ticket.priority else now
+        left_s = ticket.deadline_at - now
+        # The exact answer costs more, and is wanted only where as many batches as there are may take that long.
+        if left_s < (self._handed + len(queue.open)) * self.pace.batch_s and left_s < self.predicted_wait_s(
+            rows=ticket.rows, due_at=ticket.due_at
+        ):
+            raise Hopeless(retry_after_s=policy.retry_after_seconds(self.backlog_s()))
+        # No await from here on: a reserved row is always a written row.
         queue.reserve(ticket)
         rows = queue.rows + self.running_rows
         if rows > self._batch_rows:  # some are ahead of its batch
-            ticket.answer_by = self.pace.answer_by(rows + queue.joining_max(ticket.slot))
+            if ticket.slot is not self._foretold or now >= self._foretold_until:
+                self._foretold, self._foretold_until = ticket.slot, now + ALIKE_S
+                rows += queue.joining_max(ticket.slot)
+                self._answer_by = now + self.pace.latest_s(rows, self._handed + len(queue.open))
+            ticket.answer_by = self._answer_by
         ticket.write(inputs)
         self.in_flight += 1
-        if deadline_at < self._next_expiry_at:
-            self._watch_deadline(deadline_at)
+        if ticket.deadline_at < self._next_expiry_at:
+            self._watch_deadline(ticket.deadline_at)
         if not self._launch_planned:
             self._plan_launch()
 
@@ -300,6 +305,7 @@ class Batcher:
 
     def _hand_over(self) -> None:
         slot = self._queue.take()
+        self._foretold = None
         if self._handed == 0 and self._was_empty:
             self.pace.start()
         self._handed += 1
@@ -312,7 +318,7 @@ class Batcher:
         self._handed -= 1
         self.running_rows -= rows
         self._was_empty = not self._queue.open
-        self.pace.count(rows, is_answered=failure is None)
+        self.pace.count(rows)
         if isinstance(failure, EngineLost):
             self._lose(failure)
         elif not self._is_inline:
@@ -366,10 +372,6 @@ class Batcher:
             batch_s=self.calibration.batch_s(slot.capacity),
         )
 
-    def _retry_after_s(self) -> float:
-        rows = self.queued_rows + self.running_rows
-        return policy.retry_after_seconds(rows=rows, rows_per_second=self.pace.rows_per_second)
-
     # -- deadlines ------------------------------------------------------------------------------------------------
 
     def _watch_deadline(self, deadline_at: float) -> None:
@@ -390,9 +392,8 @@ class Batcher:
                 self._metrics.expired_rows.value += ticket.rows
                 self.fail(ticket, Expired())
         self._next_expiry_at = math.inf
-        self._watch_deadline(
-            min((ticket.deadline_at for ticket in queued if ticket.deadline_at > now), default=math.inf)
-        )
+        later = (ticket.deadline_at for ticket in queued if ticket.deadline_at > now)
+        self._watch_deadline(min(later, default=math.inf))
 
     def _queued(self) -> list[Ticket]:
         return [ticket for slot in self._queue.open for ticket in slot.tickets]

@@ -65,11 +65,19 @@ class Calibration(msgspec.Struct, frozen=True):
         return self.table[-1].seconds if self.table else 0.0
 
     def batch_s(self, rows: int) -> float:
-        """How long a batch of that many rows takes: as the next larger one that was measured; 0.0 for not measured."""
+        """How long a batch takes that is run with so many rows, what it is padded with included; 0.0: not measured.
+
+        Between two sizes that were measured, in proportion.
+        """
         if not self.table:
             return 0.0
-        place = bisect_left(self.table, rows, key=_rows)
-        return self.table[min(place, len(self.table) - 1)].seconds
+        place = min(bisect_left(self.table, rows, key=_rows), len(self.table) - 1)
+        upper = self.table[place]
+        if rows >= upper.rows or place == 0:
+            return upper.seconds
+        lower = self.table[place - 1]
+        share = (rows - lower.rows) / (upper.rows - lower.rows)
+        return lower.seconds + (upper.seconds - lower.seconds) * share
 
     def worthwhile_rows(self, batch_max: int) -> int:
         """How many rows make a batch that no larger one outdoes in rows per second; the most, where nothing is known.

@@ -288,7 +288,7 @@ class Inference:
             f"engine;dur={(slot.ended_at - slot.started_at) * 1e3:.3f}, total;dur={total_s * 1e3:.3f}"
         )
         if call.answer_by < math.inf:  # it met a backlog
-            fields += f", predicted;dur={(call.answer_by - call.admitted_at) * 1e3:.3f}"
+            fields += f", predicted;dur={(call.answer_by - call.arrived_at) * 1e3:.3f}"
         fields += "\r\n"
         if isinstance(content, Encoded):
             fields = fields.replace("application/json", BINARY_TYPE, 1) + f"{HEADER}: {content.json_nbytes}\r\n"

@@ -1,4 +1,4 @@
-"""Pure answers for the batcher: when to launch, how long a backlog takes, how many slots a limit needs."""
+"""Pure answers for the batcher: when to launch, what comes before a launch, how many slots a limit needs."""
 
 import math
 from collections.abc import Sequence
@@ -15,16 +15,10 @@ SHAPES_MAX = 16
 RETRY_AFTER_S_UNMEASURED = 1.0
 RETRY_AFTER_S_MAX = 60.0
 
-# How much of the past remains in the measured rate: about the last second in which the engine had work counts, and, of
+# How much of the past remains in the measured pace: about the last second in which the engine had work counts, and, of
 # long batches, no fewer than the last 5.
 RATE_S = 1.0
 RATE_MEMORY_MIN = 0.8
-
-# A promise leaves room for batches that take so many of their mean deviations longer than they took lately.
-DEVIATIONS = 3.0
-# And no less than this share, for a load that has just begun: to take in as many images as the queue holds, all at
-# once, costs a fifth of a core that the engine shares (measured), and nobody has measured it in this load yet.
-ROOM_MIN = 0.2
 
 # Two batch sizes whose rows/s differ by less do not differ: the largest sizes are timed by a run or two.
 RATE_TOLERANCE = 0.02
@@ -149,39 +143,24 @@ def adapted_delay(delay_s: float, *, latency_s: float, rows: int, target_s: floa
     return max(0.0, min(delay_s + target_s * PACE_STEP, target_s - batch_s))
 
 
-def predicted_wait_s(
-    *, queued_rows: int, handed: int, capacity: int, batch_s: float, running_s: float, parallel: int = 1
-) -> float:
-    """How long at least a request that comes now waits until the engine takes its batch; 0.0 where it takes it at once.
+def back_before_launch(*, running_rows: int, handed: int, ahead: Sequence[int], parallel: int = 1) -> tuple[int, int]:
+    """How many rows, in how many batches, come back before the engine takes one more that stands behind all of these.
 
-    handed: batches with the engine.  batch_s: after which time one more comes back, under the load of now.
-    running_s: since when the last one came back.
+    running_rows: in the `handed` batches with the engine.  ahead: rows of each batch that still waits, in their order.
     """
-    ahead = handed + queued_rows // capacity - (handed_max(parallel) - 1)
-    return max(0.0, ahead * batch_s - min(running_s, batch_s)) if ahead > 0 else 0.0
+    batches = handed + len(ahead) - (handed_max(parallel) - 1)
+    if batches <= 0:
+        return 0, 0
+    if batches <= handed:
+        return max(batches, running_rows * batches // handed), batches
+    return running_rows + sum(ahead[: batches - handed]), batches
 
 
 def rate_memory(batch_s: float) -> float:
-    """How much of the past remains in the measured rate when a batch comes back that took so long."""
+    """How much of the past remains in the measured pace when a batch comes back that took so long."""
     return max(RATE_MEMORY_MIN, 1.0 - batch_s / RATE_S)
 
 
-def answered_within_s(*, rows: int, row_s: float, running_s: float, batch_s: float) -> float:
-    """How long it takes at most, as far as one can tell, until the last of `rows`, queued and running, is answered.
-
-    row_s: after which time one more is, and batch_s: after which time one more batch comes back, if they take as long
-    as they do at their slower times.  running_s: since when the last batch came back.
-    """
-    return max(rows * row_s - min(running_s, batch_s), row_s)
-
-
-def backlog_seconds(*, rows: int, rows_per_second: float) -> float:
-    """How long `rows` take at the measured rate; 0.0 when idle or nothing is measured."""
-    return rows / rows_per_second if rows_per_second > 0 else 0.0
-
-
-def retry_after_seconds(*, rows: int, rows_per_second: float) -> float:
-    """When a refused client should come back: by then the `rows` of now, queued and running, are answered."""
-    if rows_per_second <= 0:
-        return RETRY_AFTER_S_UNMEASURED
-    return min(RETRY_AFTER_S_MAX, rows / rows_per_second)
+def retry_after_seconds(backlog_s: float) -> float:
+    """When a refused client should come back: by then what is queued and running now is answered. 0.0: not known."""
+    return min(RETRY_AFTER_S_MAX, backlog_s) if backlog_s > 0 else RETRY_AFTER_S_UNMEASURED

@@ -8,6 +8,7 @@ import pytest
 from nomadserve_runtime.batcher import Batcher
 from nomadserve_runtime.errors import Draining, EngineFailed, Expired, HungUp, QueueFull
 from nomadserve_runtime.metrics import Series
+from nomadserve_runtime.pace import Pace
 from nomadserve_runtime.slots import Stage
 from tests.unit.runtime.batching import FOREVER_S, admit, answer, ask, batching, run, until
 from tests.unit.runtime.models import GatedEngine, fake_engine
@@ -140,7 +141,7 @@ def test_a_request_is_never_larger_than_the_queue() -> None:
     run(test)
 
 
-def test_a_refusal_tells_when_to_come_back_by_the_measured_rate() -> None:
+def test_a_refusal_tells_when_to_come_back_by_the_pace() -> None:
     async def test() -> None:
         engine = GatedEngine(batch_max=1)
         async with batching(engine, queue_max=2) as batcher:
@@ -148,14 +149,14 @@ def test_a_refusal_tells_when_to_come_back_by_the_measured_rate() -> None:
             with pytest.raises(QueueFull) as unmeasured:
                 batcher.check_open()
             assert unmeasured.value.retry_after_s == 1.0
-            batcher.pace.rows_per_second = 0.5
+            batcher.pace = Pace((2.0,), parallel=1, clock=time.monotonic)
             with pytest.raises(QueueFull) as measured:
                 batcher.check_open()
             assert measured.value.retry_after_s == 4.0
             engine.let_run(100)
             for ticket in tickets:
                 await answer(ticket)
-            assert batcher.pace.rows_per_second != 0.5
+            assert batcher.pace.likely_s(1, 1) < 2.0
 
     run(test)
 
@@ -318,8 +319,8 @@ def test_metrics_tell_what_happened() -> None:
         tickets = [admit(batcher, n) for n in range(5)]
         await until(lambda: engine.batches == [2])
         assert (sample("in_flight"), sample("queued_rows"), sample("backlog_seconds")) == (5, 1, 0)
-        batcher.pace.rows_per_second = 10.0
-        assert sample("backlog_seconds") == 0.5
+        batcher.pace = Pace((0.125, 0.25), parallel=1, clock=time.monotonic)
+        assert sample("backlog_seconds") == 0.625
         engine.let_run(3)
         for ticket in tickets:
             await answer(ticket)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 
-from nomadserve_runtime import policy
 from nomadserve_runtime.calibration import calibrate
 from nomadserve_runtime.engine import AheadEngine
 from nomadserve_runtime.engines.fake import FakeEngine
@@ -84,16 +83,6 @@ def test_one_batch_is_enqueued_behind_each_that_runs_and_no_more(parallel: int) 
             assert [await answer(ticket) for ticket in tickets] == [[value, value] for value in range(8)]
 
     run(test)
-
-
-def test_what_waits_is_predicted_by_how_fast_all_of_them_are() -> None:
-    def wait(parallel: int, handed: int) -> float:
-        return policy.predicted_wait_s(
-            queued_rows=0, handed=handed, capacity=4, batch_s=1.0 / parallel, running_s=0.0, parallel=parallel
-        )
-
-    assert [wait(1, 1), wait(1, 2)] == [0.0, 1.0]
-    assert [wait(2, 3), wait(2, 4)] == [0.0, 0.5]
 
 
 def test_it_never_runs_on_the_event_loop() -> None:

@@ -114,6 +114,43 @@ def test_what_can_not_make_its_deadline_is_refused_before_it_takes_a_place() -> 
     run(test)
 
 
+def test_a_deadline_is_held_against_what_stands_before_the_request_and_not_behind_it() -> None:
+    async def test() -> None:
+        engine = GatedEngine(batch_max=1)
+        batcher = Batcher(engine, queue_max=8, delay_s_max=0.0, metrics=Series().model("m"), calibration=SLOW)
+        tickets = []
+        for _ in range(5):
+            tickets.append(admit(batcher, 1, priority=3))
+            await asyncio.sleep(0)
+        in_time = time.monotonic() + 15  # one of the two batches with the engine is back after 10 s
+        with pytest.raises(Hopeless):
+            admit(batcher, 1, deadline_at=in_time, priority=4)
+        tickets.append(admit(batcher, 1, deadline_at=in_time, priority=1))
+        engine.let_run(100)
+        for ticket in tickets:
+            await answer(ticket)
+        batcher.close()
+
+    run(test)
+
+
+def test_a_deadline_is_held_against_the_launch_behind_a_batch_that_runs_not_against_its_end() -> None:
+    async def test() -> None:
+        engine = GatedEngine(batch_max=4)
+        linear = Calibration((BatchTime(1, 10.0), BatchTime(4, 40.0)), 1e-4)
+        batcher = Batcher(engine, queue_max=4, delay_s_max=0.0, metrics=Series().model("m"), calibration=linear)
+        tickets = [admit(batcher, 1)]
+        await until(lambda: engine.batches == [1])
+        tickets.append(admit(batcher, 2, 3, 4))
+        # It needs a batch of its own, which is enqueued behind those three when the first is back: after 10 s.
+        tickets.append(admit(batcher, 5, deadline_at=time.monotonic() + 15))
+        engine.let_run(100)
+        assert [await answer(ticket) for ticket in tickets] == [[1], [2, 3, 4], [5]]
+        batcher.close()
+
+    run(test)
+
+
 def test_an_idle_engine_takes_any_deadline() -> None:
     async def test() -> None:
         batcher = Batcher(fake_engine(), queue_max=8, delay_s_max=0.0, metrics=Series().model("m"), calibration=SLOW)
@@ -216,6 +253,24 @@ def test_where_a_second_row_doubles_the_time_batches_are_of_one_row_and_requests
         assert [await answer(ticket) for ticket in asked] == [[1.0], [2.0], [3.0, 4.0, 5.0], [6.0]]
         assert engine.batches == [1, 1, 3, 1]
         await batcher.wait_idle()
+        batcher.close()
+
+    run(test)
+
+
+def test_requests_of_one_batch_are_told_one_time_and_those_of_the_next_another() -> None:
+    async def test() -> None:
+        engine = GatedEngine(batch_max=2)
+        timed = Calibration((BatchTime(1, 1000.0), BatchTime(2, 1000.0)), 1e-4)
+        batcher = Batcher(engine, queue_max=8, delay_s_max=0.0, metrics=Series().model("m"), calibration=timed)
+        first = admit(batcher, 1)
+        await until(lambda: engine.batches == [1])
+        tickets = [admit(batcher, 2), admit(batcher, 3), admit(batcher, 4), admit(batcher, 5), admit(batcher, 6)]
+        told = [ticket.answer_by - first.admitted_at for ticket in (first, *tickets)]
+        assert told == pytest.approx([math.inf, math.inf, 2000, 3000, 3000, 4000], abs=1)
+        engine.let_run(100)
+        for ticket in (first, *tickets):
+            await answer(ticket)
         batcher.close()
 
     run(test)

@@ -16,9 +16,9 @@ def test_every_power_of_two_and_the_largest_batch_are_timed(batch_max: int, want
     assert buckets(batch_max) == wanted
 
 
-def test_a_batch_takes_as_long_as_the_next_larger_one_that_was_timed() -> None:
-    found = Calibration((BatchTime(1, 0.1), BatchTime(2, 0.2), BatchTime(4, 0.4)))
-    assert [found.batch_s(rows) for rows in (1, 2, 3, 4, 9)] == [0.1, 0.2, 0.4, 0.4, 0.4]
+def test_a_batch_between_two_sizes_that_were_timed_takes_its_share_of_the_difference() -> None:
+    found = Calibration((BatchTime(2, 0.25), BatchTime(4, 0.5), BatchTime(8, 2.5)))
+    assert [found.batch_s(rows) for rows in (1, 2, 3, 4, 5, 8, 9)] == [0.25, 0.25, 0.375, 0.5, 1.0, 2.5, 2.5]
     assert UNCALIBRATED.batch_s(1) == 0.0
 
 

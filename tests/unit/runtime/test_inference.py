@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from nomadserve_runtime import inference
-from nomadserve_runtime.calibration import BatchTime, Calibration
 from nomadserve_runtime.pace import Pace
 from tests.unit.runtime.http import Bench, pieces_of
 from tests.unit.runtime.models import GatedEngine, fake_engine
@@ -247,7 +246,7 @@ def test_a_request_that_met_a_backlog_is_told_how_long_it_would_take_at_most() -
         engine = GatedEngine(batch_max=2)
         with bench(m=engine, queue_max=8) as b:
             batcher = b.models["m"].batcher
-            batcher.pace = Pace(Calibration((BatchTime(2, 1000.0),)), parallel=1, clock=time.monotonic)
+            batcher.pace = Pace((500.0, 1000.0), parallel=1, clock=time.monotonic)
             asked = []
             for _ in range(5):  # the first batch of one is with the engine, the second full one behind it
                 asked.append(asyncio.create_task(b.client("POST", PLAIN, ONE_ROW)))
@@ -256,9 +255,27 @@ def test_a_request_that_met_a_backlog_is_told_how_long_it_would_take_at_most() -
             timings = [reply.headers["server-timing"] for reply in await asyncio.gather(*asked)]
             told = [timing.partition(", predicted;dur=")[2] for timing in timings]
             assert told[0] == ""
-            # At 500 s a row and a fifth more, those included that may still join its batch.
+            # At 500 s a row, those included that may still join its batch.
             assert told[1] == ""
-            assert [round(float(ms) / 1e3, -2) for ms in told[2:]] == [1800, 3000, 3000]
+            assert [round(float(ms) / 1e3, -2) for ms in told[2:]] == [1500, 2500, 2500]
+
+
+def test_what_is_told_counts_from_the_head_of_the_request_as_its_total_does() -> None:
+    async def test() -> None:
+        engine = GatedEngine(batch_max=1)
+        with bench(m=engine, queue_max=8) as b:
+            batcher = b.models["m"].batcher
+            batcher.pace = Pace((0.25,), parallel=1, clock=time.monotonic)
+            asked = [asyncio.create_task(b.client("POST", PLAIN, ONE_ROW)) for _ in range(3)]
+            await until(lambda: batcher.in_flight == 3 and batcher.queued_rows == 1)
+            [late] = batcher._queued()
+            assert isinstance(late, inference.Call)
+            late.arrived_at -= 1000.0  # its body took so long to come
+            engine.let_run(10)
+            timing = [reply.headers["server-timing"] for reply in await asyncio.gather(*asked)][-1]
+            milliseconds = dict(part.split(";dur=") for part in timing.split(", "))
+            assert float(milliseconds["predicted"]) / 1e3 == pytest.approx(late.answer_by - late.arrived_at, abs=0.001)
+            assert 1000 < float(milliseconds["predicted"]) / 1e3 < 1001 < 2 * float(milliseconds["total"]) / 1e3
 
     run(test)
 

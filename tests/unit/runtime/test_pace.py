@@ -1,12 +1,12 @@
 import math
+from itertools import cycle, islice
 
 import pytest
 
-from nomadserve_runtime import policy
-from nomadserve_runtime.calibration import BatchTime, Calibration
-from nomadserve_runtime.pace import Pace
+from nomadserve_runtime.pace import STRETCH_S_MIN, STRETCHES_MAX, Pace, slowness_range
 
-CALIBRATION = Calibration(table=(BatchTime(1, 0.1), BatchTime(4, 0.4)))
+# Of a batch of 1, 2, 3, 4 rows.
+TIMES = (0.1, 0.2, 0.3, 0.4)
 
 
 class Time:
@@ -17,72 +17,150 @@ class Time:
         return self.now
 
 
-def pace_after(time: Time, *batches_s: float, rows: int = 4, parallel: int = 1) -> Pace:
+def pace_after(
+    time: Time, *batches_s: float, rows: int = 4, times: tuple[float, ...] = TIMES, parallel: int = 1
+) -> Pace:
     """That of an engine whose batches came back after so long each, one after the other."""
-    pace = Pace(CALIBRATION, parallel=parallel, clock=time)
+    pace = Pace(times, parallel=parallel, clock=time)
     pace.start()
     for batch_s in batches_s:
         time.now += batch_s
-        pace.count(rows, is_answered=True)
+        pace.count(rows)
     return pace
 
 
-def test_the_rate_is_that_of_the_last_batches() -> None:
-    assert pace_after(Time(), 0.4).rows_per_second == pytest.approx(10)
-    assert pace_after(Time(), *20 * [0.4], *30 * [0.5]).rows_per_second == pytest.approx(8, rel=0.01)
+def test_before_anything_came_back_batches_take_as_long_as_they_were_timed() -> None:
+    pace = pace_after(Time())
+    assert pace.soonest_s(8, 2) == pace.likely_s(8, 2) == pace.latest_s(8, 2) == pytest.approx(0.8)
 
 
-def test_slowness_is_how_much_longer_batches_take_than_when_they_were_calibrated() -> None:
-    assert pace_after(Time()).slowness == 1.0
-    assert pace_after(Time(), *30 * [0.4]).slowness == pytest.approx(1.0)
-    assert pace_after(Time(), *30 * [0.5]).slowness == pytest.approx(1.25, rel=0.01)
+def test_batches_are_counted_as_they_are_formed() -> None:
+    # A GPU with time to spare: a batch takes as long as any other, however many rows are in it.
+    pace = pace_after(Time(), times=(1.0, 1.0, 1.0, 1.0))
+    assert [pace.likely_s(8, batches) for batches in (2, 3, 8)] == [2.0, 3.0, 8.0]
+    uneven = pace_after(Time(), times=(1.0, 1.5, 1.75, 2.0))
+    assert uneven.likely_s(5, 2) == 1.5 + 1.75  # two rows and three
+    assert uneven.likely_s(12, 2) == 6.0, "more than fits into them, as others may still join"
 
 
-def test_a_short_batch_that_was_held_up_says_little_of_long_ones() -> None:
+def test_what_has_passed_of_the_running_batch_is_taken_off_the_wait_but_not_of_the_backlog() -> None:
+    time = Time()
+    pace = pace_after(time, *30 * [0.4])
+    time.now += 0.15
+    assert pace.soonest_s(8, 2) == pytest.approx(0.65)
+    assert pace.latest_s(8, 2) == pytest.approx(0.65)
+    assert pace.likely_s(8, 2) == pytest.approx(0.8)
+
+
+def test_a_batch_that_should_be_back_may_be_at_once_but_nobody_promises_that() -> None:
+    time = Time()
+    pace = pace_after(time, *30 * [0.4])
+    time.now += 99.0
+    assert pace.soonest_s(4, 1) == 0.0
+    assert pace.latest_s(4, 1) == pytest.approx(0.1)  # one row
+    assert pace.latest_s(8, 2) == pytest.approx(0.4)
+
+
+def test_even_batches_are_promised_as_they_came() -> None:
+    pace = pace_after(Time(), *100 * [0.5])
+    assert pace.soonest_s(8, 2) == pytest.approx(1.0)
+    assert pace.likely_s(8, 2) == pytest.approx(1.0)
+    assert pace.latest_s(8, 2) == pytest.approx(1.0), "no room is added that no batch has needed"
+
+
+def test_the_fewer_batches_are_ahead_the_more_room_uneven_ones_get() -> None:
+    # Every fourth takes three times as long: it may be the only one ahead, or one of eight.
+    pace = pace_after(Time(), *islice(cycle([1.2, 0.4, 0.4, 0.4]), 100))
+    assert pace.latest_s(4, 1) == pytest.approx(1.2)
+    assert 2 * (3 * 0.4 + 1.2) <= pace.latest_s(32, 8) < 2.5 * (3 * 0.4 + 1.2)
+    assert pace.soonest_s(4, 1) == pytest.approx(0.4)
+    assert pace.soonest_s(32, 8) > 7 * 0.4
+    assert pace.latest_s(32, 8) < 1.5 * pace.likely_s(32, 8)
+
+
+def test_every_wait_among_uneven_batches_was_promised_and_none_was_called_hopeless() -> None:
+    took = list(islice(cycle([0.3, 0.5, 0.35, 0.9, 0.4, 0.42, 0.3]), 200))
+    for batches in (1, 2, 3, 5, 8, 20):
+        time = Time()
+        pace = pace_after(time, *took[:100])
+        for number in range(100, 200 - batches):
+            actual_s = sum(took[number : number + batches])
+            assert pace.soonest_s(4 * batches, batches) <= actual_s * 1.000001
+            assert actual_s <= pace.latest_s(4 * batches, batches) * 1.000001
+            time.now += took[number]
+            pace.count(4)
+
+
+def test_a_flood_is_known_after_two_batches_and_not_forgotten_with_the_next() -> None:
+    time = Time()
+    pace = pace_after(time, *50 * [0.4], *2 * [0.8])
+    assert pace.latest_s(40, 10) == pytest.approx(8.0), "as if it went on like this"
+    for _ in range(20):
+        time.now += 0.4
+        pace.count(4)
+    assert pace.latest_s(4, 1) == pytest.approx(0.8), "it may come again at any moment"
+    assert pace.latest_s(40, 10) < 5.6, "but never lasted so long"
+    for _ in range(STRETCHES_MAX):
+        time.now += 0.4
+        pace.count(4)
+    assert pace.latest_s(4, 1) == pytest.approx(0.4)
+
+
+def test_an_engine_that_has_just_become_quicker_refuses_nobody_by_its_past() -> None:
+    pace = pace_after(Time(), *50 * [4.0], *2 * [0.4])
+    assert pace.soonest_s(40, 10) == pytest.approx(4.0)
+
+
+def test_the_backlog_goes_by_the_last_second_or_the_last_five_batches() -> None:
+    assert pace_after(Time(), *30 * [0.4], *10 * [0.8]).likely_s(4, 1) > 0.72
+    quick = pace_after(Time(), *1000 * [0.001], *1500 * [0.002], times=4 * (0.001,))
+    assert quick.likely_s(4, 1) > 0.0018
+
+
+def test_a_short_batch_that_was_held_up_says_little_of_long_waits() -> None:
     time = Time()
     pace = pace_after(time, *30 * [0.4])
     time.now += 0.3  # three times its time
-    pace.count(1, is_answered=True)
-    assert pace.slowness < 1.2
+    pace.count(1)
+    assert pace.likely_s(4, 1) < 0.48
+    assert pace.latest_s(40, 10) < 6.5
 
 
-def test_a_new_speed_is_known_after_a_second_or_five_batches() -> None:
-    slow = pace_after(Time(), *30 * [0.4], *10 * [0.8])
-    assert slow.slowness > 1.8
-    quick = Calibration(table=(BatchTime(4, 0.001),))
-    time = Time()
-    pace = Pace(quick, parallel=1, clock=time)
-    for took_s in (*1000 * [0.001], *1500 * [0.002]):
-        time.now += took_s
-        pace.count(4, is_answered=True)
-    assert pace.slowness > 1.8
-
-
-def test_nothing_is_told_of_an_engine_that_nobody_timed() -> None:
-    assert Pace(Calibration(), parallel=1, clock=Time()).answer_by(3) == math.inf
-
-
-def test_rows_are_told_to_be_answered_a_little_later_than_batches_of_even_time_are_back() -> None:
-    time = Time()
-    pace = pace_after(time, *30 * [0.4])
-    time.now += 0.05  # since then, the first of them are under way
-    assert pace.answer_by(12) - time.now == pytest.approx(12 * 0.1 * (1 + policy.ROOM_MIN) - 0.05)
-
-
-def test_uneven_batches_are_told_to_be_back_later() -> None:
-    time = Time()
-    pace = pace_after(time, *15 * [0.3, 0.5])
-    room = (pace.answer_by(20) - time.now) / (20 * 0.1) - 1
-    assert policy.ROOM_MIN < room < 1.2
-
-
-def test_what_is_told_follows_the_speed_that_was_reached() -> None:
-    time = Time()
-    pace = pace_after(time, *30 * [0.8])
-    assert pace.answer_by(8) - time.now >= 8 * 0.2
+def test_quick_batches_count_together_so_one_hiccup_is_no_stretch() -> None:
+    rows, times = 4, (0.0001, 0.0002, 0.0003, 0.0004)
+    for hiccup_s in (0.0, 0.002):
+        time = Time()
+        pace = pace_after(time, *1000 * [0.0004], rows=rows, times=times)
+        time.now += hiccup_s
+        pace.count(rows)
+        for _ in range(1000):
+            time.now += 0.0004
+            pace.count(rows)
+        slowest = pace.latest_s(rows, 1) / 0.0004
+        assert slowest == pytest.approx((STRETCH_S_MIN + hiccup_s) / STRETCH_S_MIN, rel=0.1)
 
 
 def test_batches_side_by_side_come_back_that_much_sooner() -> None:
+    pace = pace_after(Time(), *70 * [0.2], parallel=2)
+    assert [pace.soonest_s(16, 4), pace.likely_s(16, 4), pace.latest_s(16, 4)] == pytest.approx(3 * [0.8])
+
+
+def test_of_an_engine_that_nobody_timed_nothing_is_known_until_a_batch_is_back() -> None:
     time = Time()
-    pace = pace_after(time, *30 * [0.2], parallel=2)
-    assert pace.answer_by(16) - time.now == pytest.approx(16 * 0.05 * (1 + policy.ROOM_MIN))
+    pace = pace_after(time, times=(0.0, 0.0, 0.0, 0.0))
+    assert (pace.soonest_s(8, 2), pace.likely_s(8, 2), pace.latest_s(8, 2)) == (0.0, 0.0, math.inf)
+    assert pace.batch_s == 0.0
+    time.now += 2.0
+    pace.count(4)
+    assert pace.soonest_s(8, 2) == pace.likely_s(8, 2) == pace.latest_s(8, 2) == 4.0
+    assert pace.batch_s == 2.0
+
+
+def test_stretches_are_rows_of_batches_with_enough_work() -> None:
+    stretches = [(1.0, 1.0), (4.0, 1.0), (1.0, 1.0), (2.0, 1.0), (1.0, 1.0), (1.0, 1.0)]
+    assert slowness_range(stretches, work_s=1.0) == (1.0, 4.0)
+    assert slowness_range(stretches, work_s=2.0) == (1.0, 2.5)
+    assert slowness_range(stretches, work_s=3.0) == (1.0, 7 / 3)  # the last two are a stretch for any wait
+    assert slowness_range(stretches, work_s=99.0) == (1.0, 10 / 6)
+    assert slowness_range([(3.0, 2.0)], work_s=99.0) == (1.5, 1.5)
+    assert slowness_range([], work_s=1.0) == (0.0, math.inf)

@@ -59,16 +59,9 @@ def test_slots_follow_from_the_limit(rows_max: int, capacity: int, slots: int) -
     assert policy.slots_needed(rows_max=rows_max, capacity=capacity) == slots + policy.out_max(1)
 
 
-@pytest.mark.parametrize(("rows", "rate", "seconds"), [(0, 10, 0), (100, 0, 0), (100, 50, 2)])
-def test_backlog_is_rows_over_the_rate_and_nothing_where_none_is_measured(
-    rows: int, rate: float, seconds: float
-) -> None:
-    assert policy.backlog_seconds(rows=rows, rows_per_second=rate) == seconds
-
-
-@pytest.mark.parametrize(("rows", "rate", "seconds"), [(100, 0, 1), (100, 50, 2), (1, 1000, 0.001), (10_000, 1, 60)])
-def test_a_refused_client_is_told_when_the_present_backlog_is_done(rows: int, rate: float, seconds: float) -> None:
-    assert policy.retry_after_seconds(rows=rows, rows_per_second=rate) == seconds
+@pytest.mark.parametrize(("backlog_s", "seconds"), [(0.0, 1.0), (2.0, 2.0), (0.001, 0.001), (10_000.0, 60.0)])
+def test_a_refused_client_is_told_when_the_present_backlog_is_done(backlog_s: float, seconds: float) -> None:
+    assert policy.retry_after_seconds(backlog_s) == seconds
 
 
 def test_a_batch_runs_on_the_event_loop_where_a_thread_would_cost_more_than_it_frees() -> None:
@@ -113,24 +106,14 @@ def test_a_priority_is_worth_a_bounded_time_so_nobody_starves() -> None:
     assert due(5.0, 2**31 - 1) < due(5.0 + policy.PRIORITY_MAX * policy.PRIORITY_STEP_S, 1)
 
 
-def test_the_predicted_wait_is_what_must_pass_at_least() -> None:
-    def wait(queued_rows: int, handed: int, running_s: float = 0.0) -> float:
-        return policy.predicted_wait_s(
-            queued_rows=queued_rows, handed=handed, capacity=4, batch_s=2.0, running_s=running_s
-        )
+def test_what_must_be_back_before_a_launch_is_all_ahead_but_the_one_that_is_enqueued_ahead() -> None:
+    def back(running_rows: int, handed: int, *ahead: int, parallel: int = 1) -> tuple[int, int]:
+        return policy.back_before_launch(running_rows=running_rows, handed=handed, ahead=ahead, parallel=parallel)
 
-    assert [wait(0, 0), wait(3, 1), wait(0, 1)] == [0, 0, 0]
-    assert [wait(0, 2), wait(3, 2), wait(4, 2), wait(9, 2)] == [2, 2, 4, 6]
-    assert [wait(0, 2, 0.5), wait(0, 2, 99.0), wait(4, 2, 99.0)] == [1.5, 0, 2]
-
-
-def test_the_time_within_which_rows_are_answered_counts_those_before_and_what_has_passed() -> None:
-    def within(rows: int, running_s: float = 0.0) -> float:
-        return policy.answered_within_s(rows=rows, row_s=0.5, batch_s=2.0, running_s=running_s)
-
-    assert [within(2), within(3), within(64)] == [1, 1.5, 32]
-    assert [within(8, 0.5), within(8, 99.0)] == [3.5, 2]
-    assert within(2, 99.0) == 0.5  # late already, and still not there
+    assert [back(0, 0), back(4, 1), back(0, 0, 3)] == [(0, 0)] * 3
+    assert [back(8, 2), back(1, 1, 4), back(0, 0, 4, 2)] == [(4, 1), (1, 1), (4, 1)]
+    assert back(6, 2, 4, 3, 1) == (6 + 4 + 3, 4)
+    assert [back(6, 3, parallel=2), back(8, 4, parallel=2), back(8, 4, 3, parallel=2)] == [(0, 0), (2, 1), (4, 2)]
 
 
 def test_long_batches_are_forgotten_sooner_each_but_never_at_once() -> None:
