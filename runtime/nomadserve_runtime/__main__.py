@@ -14,10 +14,10 @@ from typing import NoReturn
 from nomadserve_runtime import gpu
 from nomadserve_runtime.announce import say_what_is_served
 from nomadserve_runtime.app import App, Service
+from nomadserve_runtime.calls import Model
 from nomadserve_runtime.config import Config, load_config
 from nomadserve_runtime.engine import Engine
 from nomadserve_runtime.errors import CannotStart, EngineLost
-from nomadserve_runtime.inference import Model
 from nomadserve_runtime.lifecycle import Lifecycle
 from nomadserve_runtime.loading import open_model, start_model
 from nomadserve_runtime.logs import start_log

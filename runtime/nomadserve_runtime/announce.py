@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import msgspec
 
+from nomadserve_runtime.calls import Model
 from nomadserve_runtime.config import Config, ModelConfig
 from nomadserve_runtime.engine import Engine
-from nomadserve_runtime.inference import Model
 from nomadserve_runtime.tensors import TEXT, blanks
 
 log = logging.getLogger("nomadserve.main")

@@ -1,7 +1,7 @@
 """The HTTP interface: the inference path first, without a framework, and Litestar for everything else."""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -12,6 +12,7 @@ from litestar.exceptions import HTTPException
 
 from nomadserve_runtime.apidocs import InferenceOperation, InferOperation, openapi
 from nomadserve_runtime.bridge import AsgiBridge
+from nomadserve_runtime.calls import INFER, Model
 from nomadserve_runtime.describe import (
     EXTENSIONS,
     REPOSITORY_EXTENSION,
@@ -21,11 +22,11 @@ from nomadserve_runtime.describe import (
     version_number,
 )
 from nomadserve_runtime.errors import Fault, NotFound
-from nomadserve_runtime.inference import INFER, Inference, Model
+from nomadserve_runtime.inference import Inference
 from nomadserve_runtime.lifecycle import Lifecycle
 from nomadserve_runtime.metrics import CONTENT_TYPE, Series
 from nomadserve_runtime.repository import Repository
-from nomadserve_runtime.rsgi import Exchange, Scope
+from nomadserve_runtime.rsgi import Answer, Exchange, Scope
 
 log = logging.getLogger("nomadserve.app")
 
@@ -89,11 +90,9 @@ class App:
             for version in (self._service.version, version_number(self._service.version)):
                 self._inference_by_path[f"/v2/models/{name}/versions/{version}/infer"] = answer
 
-    def _infer(self, model: Model) -> "Answer":
+    def _infer(self, model: Model) -> Answer:
         return lambda scope, exchange: self._inference.answer(model, INFER, scope, exchange)
 
-
-Answer = Callable[[Scope, Exchange], Awaitable[None] | None]
 
 MODEL = "/v2/models/{name:str}"
 MODEL_VERSION = "/v2/models/{name:str}/versions/{version:str}"

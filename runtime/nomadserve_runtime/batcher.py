@@ -79,9 +79,7 @@ class Batcher:
         # What a batch is filled up to.
         self._batch_rows = calibration.worthwhile_rows(engine.batch_max)
         self.rows_max = min(engine.batch_max, queue_max)
-        self.in_flight = 0
-        self.reading = 0
-        self.running_rows = 0
+        self.in_flight = self.reading = self.running_rows = 0
         times = [calibration.batch_s(engine.run_rows(rows + 1)) for rows in range(engine.batch_max)]
         self.pace = Pace(times, parallel=engine.parallel, clock=clock)
         self.on_lost: Callable[[EngineLost], None] = lambda _: None
@@ -89,11 +87,9 @@ class Batcher:
         self._latency_target_s = latency_target_s
         self._delay_s_max = delay_s_max
         self._metrics = metrics
+        kinds = policy.SHAPES_MAX if engine.profiles else 1
         count = policy.slots_needed(
-            rows_max=queue_max,
-            capacity=engine.batch_max,
-            parallel=engine.parallel,
-            kinds=policy.SHAPES_MAX if engine.profiles else 1,
+            rows_max=queue_max, capacity=engine.batch_max, parallel=engine.parallel, kinds=kinds
         )
         slots = [slot_for(engine) for _ in range(count)]
         self._queue = SlotQueue(slots, rows_max=queue_max, batch_rows=self._batch_rows)
@@ -102,8 +98,7 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._is_draining = False
         self._idle = asyncio.Event()
-        self._handed = 0
-        self._turns = 0
+        self._handed = self._turns = 0
         self._queue_full = QueueFull(retry_after_s=0.0)
         self._queue_full_until = self._foretold_until = self._answer_by = -math.inf
         self._foretold: Slot | None = None
@@ -180,7 +175,7 @@ class Batcher:
         The ticket has from 1 to `rows_max` rows, and its deadline is by this batcher's clock.
 
         Raises:
-            QueueFull, Draining: as `check_open`.
+            QueueFull, Draining: as `check_open`; and whatever `ticket.write` raises.
             Hopeless: what waits already takes longer than until its deadline.
         """
         assert 0 < ticket.rows <= self.rows_max
@@ -206,7 +201,11 @@ class Batcher:
                 rows += queue.joining_max(ticket.slot)
                 self._answer_by = now + self.pace.latest_s(rows, self._handed + len(queue.open))
             ticket.answer_by = self._answer_by
-        ticket.write(inputs)
+        try:
+            ticket.write(inputs)
+        except Exception:
+            queue.leave(ticket)
+            raise
         self.in_flight += 1
         if ticket.deadline_at < self._next_expiry_at:
             self._watch_deadline(ticket.deadline_at)
@@ -342,7 +341,7 @@ class Batcher:
         self._queue.finish(slot)
         metrics.sweep()
         # A free slot may be what the next launch waited for.
-        if self._queue.open:
+        if self._queue.open and (self._is_inline or self._queue.out + 1 == policy.out_max(self.engine.parallel)):
             self._plan_launch()
 
     def _lose(self, failure: EngineLost) -> None:

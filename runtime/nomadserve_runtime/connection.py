@@ -8,23 +8,18 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
 from typing import Protocol
-from urllib.parse import unquote
 
 import httptools
 
 from nomadserve_runtime.errors import TooSlow
 from nomadserve_runtime.heads import HEAD_NBYTES_MAX as KNOWN_NBYTES_MAX
-from nomadserve_runtime.heads import KnownHeads, last_words, origin_form, reply_head
+from nomadserve_runtime.heads import KnownHeads, last_words, reply_head, request_of
 from nomadserve_runtime.request import Request, finish
-from nomadserve_runtime.rest import REST_NBYTES_MIN, Rest
-from nomadserve_runtime.rsgi import Exchange, Scope
+from nomadserve_runtime.rest import REST_NBYTES_MIN, WORTHWHILE_PART, Rest, Source
+from nomadserve_runtime.rsgi import Answer
 
 log = logging.getLogger("nomadserve.http")
-
-# None where nothing is left to await: the reply was sent, or comes when it is ready.
-Answer = Callable[[Scope, Exchange], Awaitable[None] | None]
 
 HEAD_NBYTES_MAX = 64 * 1024
 # No more heads are learned from a client whose heads were all new, this often one after the other.
@@ -75,6 +70,7 @@ class Connection(asyncio.Protocol):
         self._answering: Request | None = None
         self._waiting: deque[Request] = deque()
         self._rest: Rest | None = None
+        self._begun: Request | None = None  # large, its head came before, and the application takes it up now
         self._task: asyncio.Task[None] | None = None
         self._misses = 0
         self._is_parsing = False
@@ -85,7 +81,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has come."""
-        assert isinstance(transport, asyncio.Transport)
+        assert isinstance(transport, Source)
         self._transport = transport
         self._owner.connections.add(self)
 
@@ -145,10 +141,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """The first byte of a head."""
-        self._target = b""
-        self._headers = {}
-        self._head_nbytes = 0
-        self._head = b""
+        self._target, self._headers = b"", {}
+        self._head, self._head_nbytes = b"", 0
         self._head_since = time.monotonic()
 
     def on_url(self, url: bytes) -> None:
@@ -168,17 +162,7 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """The head is whole: the application begins, whatever there is of the body."""
         self._head_since = 0.0
-        parser, target = self._parser, self._target
-        if not target.startswith(b"/"):
-            target = origin_form(target)
-        path, _, query = target.decode("latin-1").partition("?")
-        if "%" in path:
-            path = unquote(path)
-        request = Request(self, parser.get_method().decode("latin-1"), path, query, self._headers, {})
-        request.keep_alive = parser.should_keep_alive()
-        request.http_version = parser.get_http_version()
-        request.expects_continue = self._headers.get("expect", "").lower() == "100-continue"
-        self._receiving = request
+        self._receiving = request = request_of(self, self._parser, self._target, self._headers)
         if self._answering is None:
             self._begin(request)
         else:
@@ -192,9 +176,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
-        request = self._receiving
+        request, self._receiving = self._receiving, None
         assert request is not None
-        self._receiving = None
         request.end()
         if request.is_answered:
             self._finish(request)
@@ -280,6 +263,21 @@ class Connection(asyncio.Protocol):
 
     # -- the rest of a large body ---------------------------------------------------------------------------------
 
+    def has_more(self, request: Request) -> bool:
+        """Whether much of the rest of a large body has come, so that `read_end` is worth while."""
+        return request is self._begun and self._transport.waiting_nbytes() * WORTHWHILE_PART >= request.rest_nbytes
+
+    def read_end(self, request: Request, memory: memoryview) -> bool:
+        """Read the rest of a large body into memory of its size; False where not all of it has come."""
+        nbytes = self._transport.read_into(memory)
+        if nbytes == len(memory):
+            self.on_message_complete()
+            return True
+        kept = request.keep_rest()
+        kept[:nbytes] = memory[:nbytes]
+        self._read_rest(Rest(self, len(memory) - nbytes, kept[nbytes:]))
+        return False
+
     def rest_is_here(self) -> None:
         """The body that is being received is whole; the next request meets a parser that never saw it."""
         self._rest = None
@@ -295,10 +293,16 @@ class Connection(asyncio.Protocol):
         """What still comes of the body of a request that was answered."""
         if request is not self._receiving or self.is_lost:
             return
+        left = request.rest_nbytes
         if self._rest is not None:
             self._rest.throw_away()
-        elif request.rest_nbytes >= REST_NBYTES_MIN and not request.is_endless:
-            self._read_rest(Rest(self, request.rest_nbytes, None))
+        elif left >= REST_NBYTES_MIN and not request.is_endless:
+            if request is self._begun:
+                left -= self._transport.throw_away(left)
+            if left:
+                self._read_rest(Rest(self, left, None))
+            else:
+                self.on_message_complete()
 
     # -- what the server calls ------------------------------------------------------------------------------------
 
@@ -346,13 +350,10 @@ class Connection(asyncio.Protocol):
     def _begin_large(self, request: Request) -> None:
         """Take up a request whose head came before, and whose body was read whole then; the parser sees none of it."""
         request.is_whole = False
-        self._receiving = request
-        self._is_parsing = True
+        self._receiving = self._begun = request
         self._begin(request)
-        self._is_parsing = False
-        if request.is_answered:
-            self._throw_rest_away(request)
-        elif self._rest is None:
+        self._begun = None
+        if self._receiving is request and self._rest is None:
             self._read_rest(Rest(self, request.rest_nbytes, request.keep_rest()))
 
     def _begin(self, request: Request) -> None:

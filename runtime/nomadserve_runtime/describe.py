@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nomadserve_runtime.calibration import BatchTime
-from nomadserve_runtime.inference import Model
+from nomadserve_runtime.calls import Model
 from nomadserve_runtime.metrics import ModelMetrics
 from nomadserve_runtime.tensors import TEXT, TensorSpec
 

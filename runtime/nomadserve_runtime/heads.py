@@ -6,10 +6,11 @@ A client mostly sends the same head again, and what it says need not be found ou
 import time
 from email.utils import formatdate
 from http import HTTPStatus
+from urllib.parse import unquote
 
 import httptools
 
-from nomadserve_runtime.request import Request
+from nomadserve_runtime.request import Line, Request
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 # Not a status of HTTP's own: nobody reads it, the client has gone.
@@ -48,6 +49,20 @@ class KnownHeads(dict[bytes, KnownHead]):
         if len(self) >= HEADS_MAX:
             del self[next(iter(self))]
         self[head] = KnownHead(request, is_large=is_large)
+
+
+def request_of(line: Line, parser: httptools.HttpRequestParser, target: bytes, headers: dict[str, str]) -> Request:
+    """The request whose head the parser has just read to its end."""
+    if not target.startswith(b"/"):
+        target = origin_form(target)
+    path, _, query = target.decode("latin-1").partition("?")
+    if "%" in path:
+        path = unquote(path)
+    request = Request(line, parser.get_method().decode("latin-1"), path, query, headers, {})
+    request.keep_alive = parser.should_keep_alive()
+    request.http_version = parser.get_http_version()
+    request.expects_continue = headers.get("expect", "").lower() == "100-continue"
+    return request
 
 
 def origin_form(target: bytes) -> bytes:

@@ -9,78 +9,23 @@ import math
 import secrets
 import time
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
-from nomadserve_runtime.batcher import Batcher
-from nomadserve_runtime.errors import BadRequest, Fault, HungUp, NotFound, Refused, Unsupported
+from nomadserve_runtime.calls import INFER, PLAIN, Call, DirectCall, Form, Model, NotHereYet
+from nomadserve_runtime.errors import BadRequest, Fault, HungUp, NotFound, Refused
 from nomadserve_runtime.head import BINARY_TYPE, Head, read_head, too_large
 from nomadserve_runtime.lifecycle import Lifecycle, Stage
 from nomadserve_runtime.logs import access_log, fields
-from nomadserve_runtime.metrics import ModelMetrics
 from nomadserve_runtime.refusal import Doorman
 from nomadserve_runtime.rsgi import Exchange, ReplyHeaders, Scope
-from nomadserve_runtime.slots import Ticket
 from nomadserve_runtime.turns import Turns
-from nomadserve_runtime.wire import ENVELOPE_NBYTES_MAX, Encoded, ModelWire, Query, model_named_in
-from nomadserve_runtime.wire.binary import HEADER, json_nbytes_of
+from nomadserve_runtime.wire import ENVELOPE_NBYTES_MAX, Encoded, model_named_in
+from nomadserve_runtime.wire.binary import HEADER
 from nomadserve_runtime.wire.compression import COMPRESS_NBYTES_MIN, accepted_coding, compress, decompress
 
 log = logging.getLogger("nomadserve.inference")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Model:
-    """A loaded model, with all that a request for it needs."""
-
-    name: str
-    wire: ModelWire
-    batcher: Batcher
-    metrics: ModelMetrics
-
-
-class Form(Protocol):
-    """How bodies and replies are written: one of the two of `wire`."""
-
-    def decode(self, model: Model, head: Head, body: bytes | memoryview) -> Query:
-        """The body as rows; raises a `Fault` where it can't be."""
-        ...
-
-    def encode(self, model: Model, query: Query, ticket: Ticket, request_id: str) -> bytes | Encoded:
-        """The reply of an answered ticket."""
-        ...
-
-
-class PlainForm:
-    """`POST /v1/inference`."""
-
-    def decode(self, model: Model, head: Head, body: bytes | memoryview) -> Query:
-        """Read a plain body."""
-        if head.json_nbytes is not None and head.json_nbytes != str(len(body)):
-            raise Unsupported(f"binary tensors go to `/v2/models/{model.name}/infer`")
-        return model.wire.decode_plain(body)
-
-    def encode(self, model: Model, query: Query, ticket: Ticket, request_id: str) -> bytes:
-        """Write a plain reply."""
-        return model.wire.encode_plain(ticket.outputs(), id=request_id, time=ticket.slot.answered_at)
-
-
-class InferForm:
-    """`POST /v2/models/{model}/infer`."""
-
-    def decode(self, model: Model, head: Head, body: bytes | memoryview) -> Query:
-        """Read a protocol body, whose tensors may be in binary."""
-        if head.json_nbytes is None:
-            return model.wire.decode_infer(body)
-        return model.wire.decode_binary(body, json_nbytes=json_nbytes_of(head.json_nbytes, body_nbytes=len(body)))
-
-    def encode(self, model: Model, query: Query, ticket: Ticket, request_id: str) -> bytes | Encoded:
-        """Write a protocol reply, in binary as far as that was wished for."""
-        if query.binary:
-            return model.wire.encode_binary(ticket.outputs(), id=request_id, wanted=query.outputs, binary=query.binary)
-        return model.wire.encode_infer(ticket.outputs(), id=request_id, wanted=query.outputs)
 
 
 # A body of JSON that takes as long to read as a dozen small requests take in all.
@@ -88,47 +33,6 @@ LONG_NBYTES_MIN = 256 * 1024
 
 # Of a request that was refused before its head was read.
 NO_HEAD = Head(math.inf, math.inf)
-
-PLAIN = PlainForm()
-INFER = InferForm()
-
-
-class Call(Ticket):
-    """One request with whole body, until it is answered.
-
-    Attributes:
-        arrived_at: monotonic seconds.
-    """
-
-    __slots__ = ("arrived_at", "exchange", "form", "head", "inference", "model", "query")
-
-    def __init__(
-        self,
-        inference: "Inference",
-        model: Model,
-        form: Form,
-        head: Head,
-        query: Query,
-        exchange: Exchange,
-        arrived_at: float,
-    ) -> None:
-        timeout_s = min(query.timeout_s, head.timeout_s, inference.timeout_s)
-        super().__init__(query.rows, deadline_at=arrived_at + timeout_s, priority=query.priority, shapes=query.shapes)
-        self.inference = inference
-        self.model = model
-        self.form = form
-        self.head = head
-        self.query = query
-        self.exchange = exchange
-        self.arrived_at = arrived_at
-
-    def answered(self) -> None:
-        """Reply."""
-        self.inference.reply(self)
-
-    def hang_up(self) -> None:
-        """The client has gone."""
-        self.model.batcher.hang_up(self)
 
 
 class Inference:
@@ -194,6 +98,8 @@ class Inference:
                 return None
         body = exchange.take_whole()
         if body is None:
+            if form is INFER and self._admit_directly(model, head, exchange, arrived_at):
+                return None
             model.batcher.reading += 1
             return self._answer_when_read(model, form, head, exchange, arrived_at)
         self._admit(model, form, head, body, exchange, arrived_at)
@@ -247,7 +153,26 @@ class Inference:
             return
         exchange.on_hang_up(call.hang_up)
 
-    def reply(self, call: "Call") -> None:
+    def _admit_directly(self, model: Model, head: Head, exchange: Exchange, arrived_at: float) -> bool:
+        """Admit a request by the beginning of its body; False where that is not enough, and the body is to be read."""
+        beginning = exchange.begun() if head.json_nbytes is not None and not head.coding else None
+        if beginning is None:
+            return False
+        query = model.wire.begin_binary(beginning, head.json_nbytes, body_nbytes=int(head.nbytes))
+        if query is None:
+            return False
+        call = DirectCall(self, model, INFER, head, query, exchange, arrived_at)
+        try:
+            model.batcher.admit(call, ())
+        except NotHereYet:
+            return False
+        except Exception as error:
+            self._fail_by(error, exchange, model, head, arrived_at)
+            return True
+        exchange.on_hang_up(call.hang_up)
+        return True
+
+    def reply(self, call: Call) -> None:
         """The rows of a call are answered, or it failed."""
         model, query, arrived_at = call.model, call.query, call.arrived_at
         if call.fault is not None:
@@ -280,7 +205,7 @@ class Inference:
     def _is_leaving(self) -> bool:
         return self._lifecycle.stage is not Stage.SERVING
 
-    def _send(self, content: bytes | Encoded, call: "Call", total_s: float) -> None:
+    def _send(self, content: bytes | Encoded, call: Call, total_s: float) -> None:
         """Send the reply of a call; how long each stage took, in its head."""
         slot, head = call.slot, call.head
         fields = (

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from nomadserve_runtime.batcher import Batcher
 from nomadserve_runtime.calibration import calibrate
+from nomadserve_runtime.calls import Model
 from nomadserve_runtime.config import Config, ModelConfig
 from nomadserve_runtime.engine import AheadEngine, Engine, open_engine
 from nomadserve_runtime.errors import EngineLost, WrongSetting
-from nomadserve_runtime.inference import Model
 from nomadserve_runtime.metrics import Series
 from nomadserve_runtime.wire import ModelWire
 

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from nomadserve_runtime.calls import Model
 from nomadserve_runtime.engine import Engine
 from nomadserve_runtime.errors import BadRequest, CannotStart, Forbidden, NotFound
-from nomadserve_runtime.inference import Model
 
 # Only models that the configuration names can be loaded: the interface takes no paths and no uploads.
 Open = Callable[[str], Engine]

@@ -35,6 +35,14 @@ class Line(Protocol):
         """Somebody reads the body of `request` now, in pieces or whole."""
         ...
 
+    def has_more(self, request: "Request") -> bool:
+        """Whether much of the rest of a large body has come, so that `read_end` is worth while."""
+        ...
+
+    def read_end(self, request: "Request", memory: memoryview) -> bool:
+        """Read the rest of a large body into memory of its size; False where not all of it has come."""
+        ...
+
     def send(self, request: "Request", status: int, fields: str, body: bytes) -> None:
         """Write a reply; `fields`: its headers as lines, each with its end."""
         ...
@@ -148,6 +156,20 @@ class Request:
             return None
         self._is_taken = True
         return self._pieces[0]
+
+    def begun(self) -> bytes | memoryview | None:
+        """What of a large body came with its head, where more of it has come since; else None."""
+        if self.is_whole or self._is_taken or not self._connection.has_more(self):
+            return None
+        return self._pieces[0]
+
+    def read_end(self, memory: memoryview) -> bool:
+        """Read the end of a body that has `begun`; False where not all of it has come: it is still to be read."""
+        [beginning] = self._pieces
+        here = len(memory) - self.rest_nbytes
+        memory[:here] = memoryview(beginning)[len(beginning) - here :]
+        self._is_taken = self._connection.read_end(self, memory[here:])
+        return self._is_taken
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """The body in pieces as they come."""

@@ -14,6 +14,10 @@ REST_NBYTES_MIN = 16 * 1024
 READ_NBYTES_MAX = 16 * 1024
 
 
+# Where this part of it has come, what is missing most often comes while the kernel copies.
+WORTHWHILE_PART = 8
+
+
 class Line(Protocol):
     """What the rest of a body asks of its connection."""
 
@@ -24,6 +28,22 @@ class Line(Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """The client went away in the middle of it."""
         ...
+
+
+class Source(asyncio.Transport):
+    """A transport that is asked for what has come already, in the turn in which something of it came."""
+
+    def waiting_nbytes(self) -> int:
+        """How much has come that nobody has read."""
+        raise NotImplementedError
+
+    def read_into(self, memory: memoryview) -> int:
+        """Read what has come, as much as there is memory for; how much that was."""
+        raise NotImplementedError
+
+    def throw_away(self, nbytes: int) -> int:
+        """Forget what has come, so much of it at most; how much that was."""
+        raise NotImplementedError
 
 
 class Rest(asyncio.BufferedProtocol):

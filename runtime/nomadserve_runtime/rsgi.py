@@ -80,6 +80,17 @@ class Exchange(Protocol):
         """The whole body, where it is there already and came with a length; else None, and it is still to be read."""
         ...
 
+    def begun(self) -> bytes | memoryview | None:
+        """What of a large body came with its head, where more of it has come since; else None."""
+        ...
+
+    def read_end(self, memory: memoryview) -> bool:
+        """Read the end of a body that has `begun`, as long as the memory: from before the end of that beginning.
+
+        False: not all of it has come yet. The body is still to be read, as if nobody had tried.
+        """
+        ...
+
     def __aiter__(self) -> AsyncIterator[bytes]:
         """The body in pieces; raises as the call does."""
         ...
@@ -110,3 +121,7 @@ class Exchange(Protocol):
     def let_go(self) -> None:
         """Go on with this client."""
         ...
+
+
+# An application. None where nothing is left to await: the reply was sent, or comes when it is ready.
+Answer = Callable[[Scope, Exchange], Awaitable[None] | None]

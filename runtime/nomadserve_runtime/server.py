@@ -9,9 +9,10 @@ import socket
 import time
 from collections.abc import AsyncIterator
 
-from nomadserve_runtime.connection import Answer, Connection
+from nomadserve_runtime.connection import Connection
 from nomadserve_runtime.errors import CannotStart
 from nomadserve_runtime.heads import KnownHeads
+from nomadserve_runtime.rsgi import Answer
 from nomadserve_runtime.sockets import Sockets
 
 log = logging.getLogger("nomadserve.server")

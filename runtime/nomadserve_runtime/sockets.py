@@ -5,15 +5,18 @@ tenth of what a small request costs, measured. Here, whoever has sent something 
 clients in a turn; in between the event loop does its other work, so those who were read first are answered first.
 """
 
+import array
 import asyncio
+import fcntl
 import logging
 import select
 import socket
+import termios
 from collections.abc import Callable
 from mmap import mmap
 from typing import Any
 
-from nomadserve_runtime.rest import READ_NBYTES_MAX, Rest
+from nomadserve_runtime.rest import READ_NBYTES_MAX, Rest, Source
 
 log = logging.getLogger("nomadserve.sockets")
 
@@ -36,6 +39,9 @@ READABLE, WRITABLE = select.EPOLLIN, select.EPOLLOUT
 
 # Room for what the kernel throws away: so much at once, and none of it is ever written to.
 NOWHERE = memoryview(mmap(-1, 16 * 1024 * 1024))
+
+# Where the kernel writes how much has come; only the event loop asks.
+_waiting = array.array("i", [0])
 
 Address = tuple[Any, ...]
 Data = bytes | bytearray | memoryview
@@ -109,7 +115,7 @@ class Sockets:
                 transport.happen(events)
 
 
-class ClientSocket(asyncio.Transport):
+class ClientSocket(Source):
     """One client's socket, as far as the protocols of this server ask for it; they never write faster than it is read.
 
     client: non-blocking; closed here.
@@ -197,14 +203,33 @@ class ClientSocket(asyncio.Transport):
             log.exception("a connection failed")
             self._lose(None)
 
+    def waiting_nbytes(self) -> int:
+        """How much has come that nobody has read."""
+        fcntl.ioctl(self.number, termios.FIONREAD, _waiting)
+        return _waiting[0]
+
+    def read_into(self, memory: memoryview) -> int:
+        """Read what has come, as much as there is memory for."""
+        try:
+            return self._client.recv_into(memory)
+        except OSError:
+            return 0  # the next read tells
+
+    def throw_away(self, nbytes: int) -> int:
+        """Forget what has come, so much of it at most."""
+        try:
+            return self._forget(nbytes)
+        except OSError:
+            return 0  # the next read tells
+
+    def _forget(self, nbytes: int) -> int:
+        # The kernel copies nothing: `man 7 tcp`, MSG_TRUNC.
+        return self._client.recv_into(NOWHERE, min(nbytes, len(NOWHERE)), socket.MSG_TRUNC)
+
     def _read_rest(self) -> None:
         rest = self._protocol
         assert isinstance(rest, Rest)
-        if rest.is_kept:
-            nbytes = self._client.recv_into(rest.get_buffer(-1))
-        else:
-            # The kernel forgets so many bytes, and copies none: `man 7 tcp`, MSG_TRUNC.
-            nbytes = self._client.recv_into(NOWHERE, min(rest.left, len(NOWHERE)), socket.MSG_TRUNC)
+        nbytes = self._client.recv_into(rest.get_buffer(-1)) if rest.is_kept else self._forget(rest.left)
         if nbytes:
             rest.buffer_updated(nbytes)
         else:

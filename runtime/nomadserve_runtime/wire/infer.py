@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import orjson
 
-from nomadserve_runtime.errors import BadRequest, Unsupported
+from nomadserve_runtime.errors import BadRequest, Fault, Unsupported
 from nomadserve_runtime.tensors import TEXT, Profile, RowShapes, TensorSpec
 from nomadserve_runtime.wire import numbers, simd, texts
 from nomadserve_runtime.wire.binary import Encoded, Tail, binary_size, bytes_of, rows_in
@@ -17,6 +17,9 @@ from nomadserve_runtime.wire.query import Query
 from nomadserve_runtime.wire.shapes import Shaping
 
 PRIORITY_MAX = 2**31 - 1
+
+# What JSON in front of binary tensors says is remembered: so many of them, and none that is longer.
+PREFACES_MAX, PREFACE_NBYTES_MAX = 256, 4096
 
 # (place of the input in the model, shape with the rows first, path of the tensor) → its rows
 ReadData = Callable[[int, tuple[int, ...], str], np.ndarray]
@@ -73,6 +76,10 @@ class InferForm:
         self._all_outputs = tuple(range(len(outputs)))
         self._rows_max = rows_max
         self._shaping = Shaping(inputs, profiles) if profiles else None
+        # Where the model has one, and its bytes are numbers whatever they are.
+        is_usual = len(inputs) == 1 and not profiles and inputs[0].dtype.kind not in "bO"
+        self._only = inputs[0] if is_usual else None
+        self._prefaces: dict[tuple[bytes, int], Query] = {}
         self._is_simd = all(simd.can_read(spec) for spec in inputs)
         self._nested = [msgspec.json.Decoder(numbers.nested(spec, 1 + len(spec.row_shape))) for spec in inputs]
         self._flat = [msgspec.json.Decoder(numbers.nested(spec, 1)) for spec in inputs]
@@ -103,7 +110,47 @@ class InferForm:
         if json_nbytes == 0:
             return self._decode_raw(body)
         whole = memoryview(body)
+        known = self._preface(bytes(whole[:json_nbytes]), len(body) - json_nbytes)
+        if known is not None and self._only is not None:
+            rows = np.frombuffer(whole[json_nbytes:], self._only.dtype).reshape(known.rows, *self._only.row_shape)
+            return msgspec.structs.replace(known, inputs=(rows,))
         return self._decode(whole[:json_nbytes], Tail(whole[json_nbytes:]))
+
+    def begin_binary(self, beginning: bytes | memoryview, json_nbytes: str | None, *, body_nbytes: int) -> Query | None:
+        """Read a body of which only the beginning has come, where all behind its JSON is the rows of the one input.
+
+        They lie there as in memory, up to the end of the body, and are not in the query.
+        json_nbytes: as the client says it. None: the whole body is needed, if only to say what is wrong with it.
+        """
+        if json_nbytes is None or not (json_nbytes.isascii() and json_nbytes.isdigit()) or len(json_nbytes) > 4:
+            return None
+        nbytes = int(json_nbytes)
+        return self._preface(bytes(beginning[:nbytes]), body_nbytes - nbytes) if nbytes <= len(beginning) else None
+
+    def _preface(self, head: bytes, tail_nbytes: int) -> Query | None:
+        """The query of that JSON and so many bytes of numbers behind it, but for them; None in any other case."""
+        key = (head, tail_nbytes)
+        query = self._prefaces.get(key)
+        if query is None and self._only is not None and len(head) <= PREFACE_NBYTES_MAX:
+            query = self._read_preface(head, tail_nbytes, self._only)
+            if query is not None:
+                if len(self._prefaces) >= PREFACES_MAX:
+                    del self._prefaces[next(iter(self._prefaces))]
+                self._prefaces[key] = query
+        return query
+
+    def _read_preface(self, head: bytes, tail_nbytes: int, spec: TensorSpec) -> Query | None:
+        try:
+            request: InferRequest = numbers.decode(_infer_request, head)
+            places = self._places(request)
+            [tensor] = request.inputs
+            # Without memory of their own: only their shape is looked at.
+            query = self._query(request, places, lambda _, shape, __: np.broadcast_to(np.empty((), spec.dtype), shape))
+            nbytes = binary_size(tensor.parameters, "$.inputs[0]")
+        except Fault:
+            return None
+        is_usual = not tensor.data and nbytes == tail_nbytes == query.rows * spec.row_size * spec.dtype.itemsize
+        return msgspec.structs.replace(query, inputs=()) if is_usual else None
 
     def _decode_raw(self, body: bytes | memoryview) -> Query:
         if len(self._inputs) != 1:

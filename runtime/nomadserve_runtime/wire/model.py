@@ -51,5 +51,6 @@ class ModelWire:
         self.encode_plain = plain.encode
         self.decode_infer = infer.decode
         self.decode_binary = infer.decode_binary
+        self.begin_binary = infer.begin_binary
         self.encode_infer = infer.encode
         self.encode_binary = infer.encode_binary

@@ -9,12 +9,12 @@ import msgspec
 
 from nomadserve_runtime.app import App, Service
 from nomadserve_runtime.batcher import Batcher
+from nomadserve_runtime.calls import Model
 from nomadserve_runtime.engine import Engine
-from nomadserve_runtime.inference import Model
 from nomadserve_runtime.lifecycle import Lifecycle
 from nomadserve_runtime.metrics import Series
 from nomadserve_runtime.repository import Repository
-from nomadserve_runtime.rest import Rest
+from nomadserve_runtime.rest import Rest, Source
 from nomadserve_runtime.server import Server
 from nomadserve_runtime.wire import ModelWire
 
@@ -32,7 +32,7 @@ class Answer:
         return msgspec.json.decode(self.body)
 
 
-class Wire(asyncio.Transport):
+class Wire(Source):
     """A transport without a socket: what the connection writes is there to be read."""
 
     def __init__(self) -> None:
@@ -42,6 +42,7 @@ class Wire(asyncio.Transport):
         self.is_paused = False
         self.came = asyncio.Event()
         self.protocol: asyncio.BaseProtocol | None = None
+        self.waiting = bytearray()
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self.protocol = protocol
@@ -64,6 +65,20 @@ class Wire(asyncio.Transport):
                 assert isinstance(protocol, asyncio.Protocol)
                 protocol.data_received(data)
                 return
+
+    def waiting_nbytes(self) -> int:
+        return len(self.waiting)
+
+    def read_into(self, memory: memoryview) -> int:
+        nbytes = min(len(memory), len(self.waiting))
+        memory[:nbytes] = self.waiting[:nbytes]
+        del self.waiting[:nbytes]
+        return nbytes
+
+    def throw_away(self, nbytes: int) -> int:
+        thrown = min(nbytes, len(self.waiting))
+        del self.waiting[:thrown]
+        return thrown
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += data

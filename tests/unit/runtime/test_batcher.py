@@ -2,7 +2,9 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from nomadserve_runtime.batcher import Batcher
@@ -10,7 +12,7 @@ from nomadserve_runtime.errors import Draining, EngineFailed, Expired, HungUp, Q
 from nomadserve_runtime.metrics import Series
 from nomadserve_runtime.pace import Pace
 from nomadserve_runtime.slots import Stage
-from tests.unit.runtime.batching import FOREVER_S, admit, answer, ask, batching, run, until
+from tests.unit.runtime.batching import FOREVER_S, Asked, admit, answer, ask, batching, run, until
 from tests.unit.runtime.models import GatedEngine, fake_engine
 
 
@@ -129,6 +131,26 @@ def test_a_refused_request_leaves_nothing_behind() -> None:
             engine.let_run(100)
             for ticket in tickets:
                 await answer(ticket)
+
+    run(test)
+
+
+def test_rows_that_could_not_be_written_are_free_again() -> None:
+    class Unreadable(Asked):
+        def write(self, inputs: Sequence[np.ndarray]) -> None:
+            raise ConnectionError
+
+    async def test() -> None:
+        engine = GatedEngine(batch_max=2)
+        async with batching(engine, queue_max=2) as batcher:
+            first = admit(batcher, 1.0)
+            for _ in range(3):
+                with pytest.raises(ConnectionError):
+                    batcher.admit(Unreadable(1), [])
+            assert (batcher.queued_rows, batcher.in_flight) == (1, 1)
+            second = admit(batcher, 2.0)
+            engine.let_run(1)
+            assert [await answer(first), await answer(second)] == [[1.0], [2.0]]
 
     run(test)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nomadserve_runtime import inference
+from nomadserve_runtime import calls, inference
 from nomadserve_runtime.pace import Pace
 from tests.unit.runtime.http import Bench, pieces_of
 from tests.unit.runtime.models import GatedEngine, fake_engine
@@ -199,7 +199,7 @@ def test_an_engine_that_fails_is_a_500_with_its_reason() -> None:
 def test_our_own_bug_is_a_500_that_tells_the_client_nothing(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         with bench() as b, pytest.MonkeyPatch.context() as patch:
-            patch.setattr(inference.PlainForm, "encode", lambda *_: 1 / 0)
+            patch.setattr(calls.PlainForm, "encode", lambda *_: 1 / 0)
             answer = await b.client("POST", PLAIN, ONE_ROW)
             assert (answer.status, answer.content) == (500, {"error": "internal error", "reason": "failed"})
             assert (b.counted("failed"), b.models["m"].batcher.in_flight) == (1, 0)

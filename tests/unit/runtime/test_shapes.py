@@ -9,9 +9,9 @@ import pytest
 
 from nomadserve_runtime.batcher import Batcher
 from nomadserve_runtime.calibration import calibrate
+from nomadserve_runtime.calls import Model
 from nomadserve_runtime.describe import configuration, metadata, statistics
 from nomadserve_runtime.errors import BadRequest, QueueFull
-from nomadserve_runtime.inference import Model
 from nomadserve_runtime.metrics import Series
 from nomadserve_runtime.slots import Slot, SlotQueue
 from nomadserve_runtime.tensors import Profile, TensorSpec

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import struct
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -273,18 +274,58 @@ def test_a_bug_costs_one_connection_and_is_in_the_log(caplog: pytest.LogCaptureF
     assert [record.getMessage() for record in caplog.records] == ["a connection failed"]
 
 
+def tcp_pair() -> tuple[socket.socket, socket.socket, module.Address]:
+    """A client, our end, the client's address. Over TCP: only there does the kernel throw away what it is told to."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = socket.create_connection(listener.getsockname())
+    ours, address = listener.accept()
+    listener.close()
+    for end in (client, ours):
+        end.setblocking(False)
+    return client, ours, address
+
+
+def test_what_has_come_is_read_or_thrown_away_at_once_and_not_a_byte_more() -> None:
+    async def test(street: Street) -> None:
+        client, ours, address = tcp_pair()
+        street.clients.append(client)
+        ear, memory = Ear(), memoryview(bytearray(300))
+        street.sockets.add(ours, address, ear)
+        assert ear.transport.waiting_nbytes() == ear.transport.read_into(memory) == ear.transport.throw_away(10) == 0
+        client.send(MUCH[:1000])
+        assert ear.transport.waiting_nbytes() == 1000
+        assert ear.transport.read_into(memory) == 300
+        assert bytes(memory) == MUCH[:300]
+        assert ear.transport.throw_away(600) == 600
+        assert ear.transport.read_into(memory) == 100
+        assert bytes(memory[:100]) == MUCH[900:1000]
+        client.close()
+        assert ear.transport.read_into(memory) == ear.transport.throw_away(10) == 0
+        await until(lambda: ear.ends == [None])
+
+    on(test)
+
+
+def test_a_client_that_is_gone_has_sent_nothing_more() -> None:
+    async def test(street: Street) -> None:
+        client, ours, address = tcp_pair()
+        ear = Ear()
+        street.sockets.add(ours, address, ear)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # it ends with a reset
+        client.close()
+        assert ear.transport.read_into(memoryview(bytearray(10))) == 0
+        assert ear.transport.throw_away(10) == 0
+        await until(lambda: len(ear.ends) == 1)
+
+    on(test)
+
+
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_the_rest_of_a_body_goes_into_its_memory_or_nowhere_and_not_a_byte_more(is_kept: bool) -> None:
     body = bytes(range(256)) * (REST_NBYTES_MIN // 64)
 
     async def test(street: Street) -> None:
-        # Over TCP: only there does the kernel throw away what it is told to.
-        listener = socket.create_server(("127.0.0.1", 0))
-        client = socket.create_connection(listener.getsockname())
-        ours, address = listener.accept()
-        listener.close()
-        for end in (client, ours):
-            end.setblocking(False)
+        client, ours, address = tcp_pair()
         street.clients.append(client)
         ear, into = Ear(), memoryview(bytearray(len(body)))
         street.sockets.add(ours, address, ear)
