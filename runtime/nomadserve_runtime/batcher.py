@@ -145,12 +145,7 @@ class Batcher:
         return None
 
     def check_open(self, rows: int = 1) -> None:
-        """Raise what `admit` would raise for that many rows.
-
-        Raises:
-            QueueFull: the rows don't fit under the limit.
-            Draining: nothing is taken any more.
-        """
+        """Raise what `admit` would raise for that many rows: `Draining` or `QueueFull`."""
         if self._is_draining:
             raise Draining
         if rows > self._queue.free_rows:
@@ -175,8 +170,8 @@ class Batcher:
         The ticket has from 1 to `rows_max` rows, and its deadline is by this batcher's clock.
 
         Raises:
-            QueueFull, Draining: as `check_open`; and whatever `ticket.write` raises.
-            Hopeless: what waits already takes longer than until its deadline.
+            Draining: nothing is taken any more.  QueueFull: the rows don't fit under the limit.
+            Hopeless: what waits already takes longer than until its deadline. Also whatever `ticket.write` raises.
         """
         assert 0 < ticket.rows <= self.rows_max
         queue = self._queue
@@ -279,15 +274,19 @@ class Batcher:
             self._hand_over()
 
     def _launch_inline(self, slot: Slot) -> None:
-        """Compute one batch in this turn of the loop, or leave it to a later one that will have more rows."""
+        """Compute what is full in this turn of the loop, or leave a batch to a later one that will have more rows."""
         if policy.is_worth_a_turn(rows=slot.rows, capacity=self._batch_rows, reading=self.reading, turns=self._turns):
             self._turns += 1
             self._plan_launch()
             return
         self._turns = 0
-        self._hand_over()
-        if self._queue.open:
-            self._plan_launch()
+        for _ in range(policy.INLINE_MAX):
+            self._hand_over()
+            if not self._queue.open:
+                return
+            if self._queue.next().rows < self._batch_rows:
+                break
+        self._plan_launch()
 
     def _seconds_until_launch(self, slot: Slot) -> float:
         return policy.seconds_until_launch(
@@ -303,8 +302,7 @@ class Batcher:
         )
 
     def _hand_over(self) -> None:
-        slot = self._queue.take()
-        self._foretold = None
+        slot, self._foretold = self._queue.take(), None
         if self._handed == 0 and self._was_empty:
             self.pace.start()
         self._handed += 1

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from nomadserve_runtime import policy
 from nomadserve_runtime.batcher import Batcher
 from nomadserve_runtime.calibration import BatchTime, Calibration
 from nomadserve_runtime.engines.fake import FakeEngine
@@ -74,6 +75,25 @@ def test_a_batch_waits_a_few_turns_for_those_whose_bodies_are_being_read() -> No
         assert engine.batches == [2]
         batcher.reading = 1  # somebody who never comes
         assert await ask(batcher, 3) == [3]
+        batcher.close()
+
+    run(test)
+
+
+def test_what_is_full_is_computed_before_others_are_read_but_no_more_than_a_few_batches() -> None:
+    async def test() -> None:
+        engine = noting()
+        metrics = Series().model("m")
+        batcher = Batcher(engine, queue_max=64, delay_s_max=0.0, metrics=metrics, calibration=INLINE)
+        tickets = [admit(batcher, value) for value in range(4 * policy.INLINE_MAX + 7)]
+        turns = []
+        while batcher.in_flight:
+            await asyncio.sleep(0)
+            turns.append(list(engine.batches))
+            engine.batches.clear()
+        # One that is not full waits for a turn of its own, in which it may still grow.
+        assert turns == [policy.INLINE_MAX * [4], [4], [3]]
+        assert [await answer(ticket) for ticket in tickets] == [[value] for value in range(len(tickets))]
         batcher.close()
 
     run(test)

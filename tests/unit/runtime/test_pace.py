@@ -126,18 +126,17 @@ def test_a_short_batch_that_was_held_up_says_little_of_long_waits() -> None:
     assert pace.latest_s(40, 10) < 6.5
 
 
-def test_quick_batches_count_together_so_one_hiccup_is_no_stretch() -> None:
-    rows, times = 4, (0.0001, 0.0002, 0.0003, 0.0004)
-    for hiccup_s in (0.0, 0.002):
-        time = Time()
-        pace = pace_after(time, *1000 * [0.0004], rows=rows, times=times)
-        time.now += hiccup_s
+def test_quick_batches_count_together_so_a_small_hiccup_is_no_stretch() -> None:
+    rows, quick_s = 4, STRETCH_S_MIN / 20
+    time = Time()
+    pace = pace_after(time, *1000 * [quick_s], rows=rows, times=4 * (quick_s,))
+    assert pace.latest_s(rows, 1) == pytest.approx(quick_s)
+    time.now += STRETCH_S_MIN / 2  # eleven times what a batch takes
+    pace.count(rows)
+    for _ in range(100):
+        time.now += quick_s
         pace.count(rows)
-        for _ in range(1000):
-            time.now += 0.0004
-            pace.count(rows)
-        slowest = pace.latest_s(rows, 1) / 0.0004
-        assert slowest == pytest.approx((STRETCH_S_MIN + hiccup_s) / STRETCH_S_MIN, rel=0.1)
+    assert 1.5 * quick_s < pace.latest_s(rows, 1) < 2.5 * quick_s
 
 
 def test_batches_side_by_side_come_back_that_much_sooner() -> None:
