@@ -91,6 +91,13 @@ def test_every_wait_among_uneven_batches_was_promised_and_none_was_called_hopele
             pace.count(4)
 
 
+def test_a_wait_is_promised_by_a_stretch_of_about_as_much_work() -> None:
+    pace = pace_after(Time(), *30 * [0.4], 1.2, *30 * [0.4])
+    for batches in range(1, 20):
+        slowest_s = (batches - 1) * 0.4 + 1.2
+        assert slowest_s <= pace.latest_s(4 * batches, batches) * 1.000001 < 1.15 * slowest_s
+
+
 def test_a_flood_is_known_after_two_batches_and_not_forgotten_with_the_next() -> None:
     time = Time()
     pace = pace_after(time, *50 * [0.4], *2 * [0.8])
