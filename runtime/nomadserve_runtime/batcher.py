@@ -21,7 +21,7 @@ import numpy as np
 
 from nomadserve_runtime import policy
 from nomadserve_runtime.calibration import UNCALIBRATED, Calibration
-from nomadserve_runtime.engine import Engine, slot_for
+from nomadserve_runtime.engine import Engine, slots_for
 from nomadserve_runtime.errors import (
     Draining,
     EngineFailed,
@@ -91,8 +91,7 @@ class Batcher:
         count = policy.slots_needed(
             rows_max=queue_max, capacity=engine.batch_max, parallel=engine.parallel, kinds=kinds
         )
-        slots = [slot_for(engine) for _ in range(count)]
-        self._queue = SlotQueue(slots, rows_max=queue_max, batch_rows=self._batch_rows)
+        self._queue = SlotQueue(slots_for(engine, count), rows_max=queue_max, batch_rows=self._batch_rows)
         # Rows that have a place at all: in the queue, and with the engine. No more bodies are read than can get one.
         self._places = queue_max + policy.handed_max(engine.parallel) * engine.batch_max
         self._loop = asyncio.get_running_loop()
@@ -321,21 +320,21 @@ class Batcher:
         elif not self._is_inline:
             # Before the replies: the engine runs on while they are encoded.
             self._launch()
-        metrics = self._metrics
-        metrics.batch_rows.observe(rows)
-        metrics.engine_seconds.observe(slot.ended_at - slot.started_at)
-        if failure is not None:
-            log.error("the engine failed on a batch of %d rows", rows, exc_info=failure)
-        else:
-            self._note_padding_and_nan(slot, rows)
         if self._latency_target_s < math.inf and slot.tickets:
             self._adapt_delay(slot, rows)
+        metrics = self._metrics
         slot.answered_at = datetime.now(UTC)
         for ticket in list(slot.tickets):
             metrics.queue_seconds.observe(slot.started_at - ticket.admitted_at)
             if failure is not None:
                 ticket.fault = EngineFailed(failure)
             self._answer(ticket)
+        metrics.batch_rows.observe(rows)
+        metrics.engine_seconds.observe(slot.ended_at - slot.started_at)
+        if failure is not None:
+            log.error("the engine failed on a batch of %d rows", rows, exc_info=failure)
+        else:
+            self._note_padding_and_nan(slot, rows)
         self._queue.finish(slot)
         metrics.sweep()
         # A free slot may be what the next launch waited for.
