@@ -1,8 +1,10 @@
 """The digits example: the shipped models are what its README promises, and its client counts honestly."""
 
 import http.client
+import itertools
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -89,14 +91,17 @@ class FakeConnection:
     script: ClassVar[list[Any]] = []
     seen: ClassVar[list[dict[str, str]]] = []
     digit: ClassVar[int] = 0
+    numbers: ClassVar[Iterator[int]]  # of the requests, whichever of several threads sends them
 
     def __init__(self, host: str, port: int, timeout: float) -> None:
         self.status, self.content = 0, b""
+        self.number = 0
 
     def request(self, method: str, path: str, body: str, headers: dict[str, str]) -> None:
         assert (method, path) == ("POST", "/v1/inference")
         assert np.shape(json.loads(body)["inputs"]["image"]) == (1, 64)
         self.seen.append(headers)
+        self.number = next(self.numbers)
 
     def getresponse(self) -> "FakeConnection":
         answer = self.script.pop(0) if self.script else None
@@ -106,7 +111,7 @@ class FakeConnection:
         return self
 
     def reply(self) -> bytes:
-        version = "v2" if len(self.seen) % 10 == 0 else "v1"
+        version = "v2" if self.number % 10 == 0 else "v1"
         scores = [float(digit == self.digit) for digit in range(10)]
         return json.dumps({"version": version, "outputs": {"scores": [scores]}}).encode()
 
@@ -119,7 +124,7 @@ class FakeConnection:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeConnection]:
-    FakeConnection.script, FakeConnection.seen = [], []
+    FakeConnection.script, FakeConnection.seen, FakeConnection.numbers = [], [], itertools.count(1)
     monkeypatch.setattr(http.client, "HTTPConnection", FakeConnection)
     monkeypatch.setattr(client, "resolve", lambda name, dns_address: [("127.0.0.1", 8080)])
     return FakeConnection
