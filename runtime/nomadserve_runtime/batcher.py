@@ -21,7 +21,7 @@ import numpy as np
 
 from nomadserve_runtime import policy
 from nomadserve_runtime.calibration import UNCALIBRATED, Calibration
-from nomadserve_runtime.engine import Engine, slots_for
+from nomadserve_runtime.engine import Engine, slots_for, touch
 from nomadserve_runtime.errors import (
     Draining,
     EngineFailed,
@@ -87,11 +87,8 @@ class Batcher:
         self._latency_target_s = latency_target_s
         self._delay_s_max = delay_s_max
         self._metrics = metrics
-        kinds = policy.SHAPES_MAX if engine.profiles else 1
-        count = policy.slots_needed(
-            rows_max=queue_max, capacity=engine.batch_max, parallel=engine.parallel, kinds=kinds
-        )
-        self._queue = SlotQueue(slots_for(engine, count), rows_max=queue_max, batch_rows=self._batch_rows)
+        self._slots = slots_for(engine, rows_max=queue_max)
+        self._queue = SlotQueue(self._slots, rows_max=queue_max, batch_rows=self._batch_rows)
         # Rows that have a place at all: in the queue, and with the engine. No more bodies are read than can get one.
         self._places = queue_max + policy.handed_max(engine.parallel) * engine.batch_max
         self._loop = asyncio.get_running_loop()
@@ -111,6 +108,10 @@ class Batcher:
         metrics.watch(
             in_flight=lambda: self.in_flight, queued_rows=lambda: self.queued_rows, backlog_seconds=self.backlog_s
         )
+
+    def touch(self) -> None:
+        """Have the system bring the memory of the queue, before anybody is served; in any thread."""
+        touch(self._slots)
 
     @property
     def queued_rows(self) -> int:
@@ -154,9 +155,9 @@ class Batcher:
         """How long at least a request that comes now, with its turn at `due_at`, waits for its launch, in seconds."""
         queue = self._queue
         ahead = [slot for slot in queue.open if slot.due_at <= due_at]
-        if ahead and queue.joining_max(ahead[-1]) >= rows:
-            ahead.pop()  # it may join that one
-        rows_ahead = [slot.rows for slot in ahead]
+        # It joins the first one that has room, wherever that stands.
+        joined = next((place for place, slot in enumerate(ahead) if queue.joining_max(slot) >= rows), len(ahead))
+        rows_ahead = [slot.rows for slot in ahead[:joined]]
         back, batches = policy.back_before_launch(
             running_rows=self.running_rows, handed=self._handed, ahead=rows_ahead, parallel=self.engine.parallel
         )
@@ -180,6 +181,9 @@ class Batcher:
             raise QueueFull(retry_after_s=policy.retry_after_seconds(self.backlog_s()))
         ticket.admitted_at = now = self._clock()
         ticket.due_at = policy.due_at(admitted_at=now, priority=ticket.priority) if ticket.priority else now
+        if not (self._handed or queue.open):
+            self._was_empty = True  # perhaps only since those who waited have left
+            self.pace.start()  # nothing has passed of a batch that runs
         left_s = ticket.deadline_at - now
         # The exact answer costs more, and is wanted only where as many batches as there are may take that long.
         if left_s < (self._handed + len(queue.open)) * self.pace.batch_s and left_s < self.predicted_wait_s(

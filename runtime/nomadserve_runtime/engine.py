@@ -1,11 +1,12 @@
 """The contract between the batcher and what computes: one small protocol, one file per engine in `engines/`."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from nomadserve_runtime import policy
 from nomadserve_runtime.config import ModelConfig
 from nomadserve_runtime.slots import Slot
 from nomadserve_runtime.tensors import TEXT, Profile, RowShapes, TensorSpec, largest
@@ -98,19 +99,24 @@ def open_engine(model: ModelConfig) -> Engine:
     return engine
 
 
-def slots_for(engine: Engine, count: int) -> list[Slot]:
-    """So many slots; the system has brought the memory of those that are taken first, the last ones, up to a limit.
+def slots_for(engine: Engine, *, rows_max: int) -> list[Slot]:
+    """As many slots, in the memory of the engine, as make `rows_max` an exact limit of the queue."""
+    kinds = policy.SHAPES_MAX if engine.profiles else 1
+    count = policy.slots_needed(rows_max=rows_max, capacity=engine.batch_max, parallel=engine.parallel, kinds=kinds)
+    return [slot_for(engine) for _ in range(count)]
+
+
+def touch(slots: Sequence[Slot]) -> None:
+    """Have the system bring the memory of those that are taken first, the last ones, up to a limit. Takes a while.
 
     Otherwise whoever is served when the queue fills for the first time pays for it: 0.2 s, for 200 MB of images.
     """
-    slots = [slot_for(engine) for _ in range(count)]
     nbytes = 0
     for slot in reversed(slots):
         for array in slot.inputs:
             if array.dtype != TEXT and nbytes < TOUCHED_NBYTES_MAX:
                 nbytes += array.nbytes
                 array.reshape(-1).view(np.uint8)[::PAGE_NBYTES] = 0
-    return slots
 
 
 def slot_for(engine: Engine) -> Slot:

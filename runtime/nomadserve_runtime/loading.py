@@ -46,6 +46,7 @@ async def start_model(
         calibration=await asyncio.to_thread(asyncio.run, calibrate(engine, warmup=model.warmup)),
         metrics=metrics,
     )
+    await asyncio.to_thread(batcher.touch)
     batcher.on_lost = on_lost
     if isinstance(engine, AheadEngine):
         metrics.cuda_graph_failures.inc(engine.graph_failures)

@@ -45,6 +45,7 @@ class Pace:
         is_timed = min(times) > 0
         # What nobody timed counts as if each row took a second; slowness then is seconds a row.
         alone = times if is_timed else [float(rows + 1) for rows in range(len(times))]
+        self._parallel = parallel
         self._work_s = [0.0, *(seconds / parallel for seconds in alone)]
         self._clock = clock
         self._busy_since = clock()
@@ -82,7 +83,9 @@ class Pace:
     def soonest_s(self, rows: int, batches: int) -> float:
         """Until so many rows, queued and running, are back in so many batches, if all goes as well as it ever did."""
         work_s = self._work(rows, batches)
-        total_s = work_s * self._slowness_range(work_s)[0]
+        quickest = self._slowness_range(work_s)[0]
+        # Several at a time share their time; one alone, under little load, takes it all, and is no slower for that.
+        total_s = work_s * (min(1.0, quickest) if self._parallel > 1 else quickest)
         return max(0.0, total_s - self._passed_s(total_s / batches))
 
     def likely_s(self, rows: int, batches: int) -> float:

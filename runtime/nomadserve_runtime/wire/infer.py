@@ -110,10 +110,11 @@ class InferForm:
         if json_nbytes == 0:
             return self._decode_raw(body)
         whole = memoryview(body)
-        known = self._preface(bytes(whole[:json_nbytes]), len(body) - json_nbytes)
-        if known is not None and self._only is not None:
-            rows = np.frombuffer(whole[json_nbytes:], self._only.dtype).reshape(known.rows, *self._only.row_shape)
-            return msgspec.structs.replace(known, inputs=(rows,))
+        if self._only is not None and json_nbytes <= PREFACE_NBYTES_MAX:
+            known = self._preface(bytes(whole[:json_nbytes]), len(body) - json_nbytes)
+            if known is not None:
+                rows = np.frombuffer(whole[json_nbytes:], self._only.dtype).reshape(known.rows, *self._only.row_shape)
+                return msgspec.structs.replace(known, inputs=(rows,))
         return self._decode(whole[:json_nbytes], Tail(whole[json_nbytes:]))
 
     def begin_binary(self, beginning: bytes | memoryview, json_nbytes: str | None, *, body_nbytes: int) -> Query | None:
@@ -125,13 +126,15 @@ class InferForm:
         if json_nbytes is None or not (json_nbytes.isascii() and json_nbytes.isdigit()) or len(json_nbytes) > 4:
             return None
         nbytes = int(json_nbytes)
-        return self._preface(bytes(beginning[:nbytes]), body_nbytes - nbytes) if nbytes <= len(beginning) else None
+        if nbytes > min(len(beginning), PREFACE_NBYTES_MAX):
+            return None
+        return self._preface(bytes(beginning[:nbytes]), body_nbytes - nbytes)
 
     def _preface(self, head: bytes, tail_nbytes: int) -> Query | None:
         """The query of that JSON and so many bytes of numbers behind it, but for them; None in any other case."""
         key = (head, tail_nbytes)
         query = self._prefaces.get(key)
-        if query is None and self._only is not None and len(head) <= PREFACE_NBYTES_MAX:
+        if query is None and self._only is not None:
             query = self._read_preface(head, tail_nbytes, self._only)
             if query is not None:
                 if len(self._prefaces) >= PREFACES_MAX:

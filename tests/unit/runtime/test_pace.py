@@ -170,3 +170,15 @@ def test_stretches_are_rows_of_batches_with_enough_work() -> None:
     assert slowness_range(stretches, work_s=99.0) == (1.0, 10 / 6)
     assert slowness_range([(3.0, 2.0)], work_s=99.0) == (1.5, 1.5)
     assert slowness_range([], work_s=1.0) == (0.0, math.inf)
+
+
+def test_instances_that_have_little_to_do_are_as_quick_together_as_they_were_timed() -> None:
+    time = Time()
+    pace = pace_after(time, parallel=2)
+    for _ in range(STRETCHES_MAX):
+        time.now += 5.0
+        pace.start()
+        time.now += 0.4
+        pace.count(4)
+    pace.start()
+    assert pace.soonest_s(40, 10) == pytest.approx(2.0), "ten batches, two at a time"
