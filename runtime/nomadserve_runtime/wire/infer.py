@@ -11,7 +11,7 @@ import orjson
 from nomadserve_runtime.errors import BadRequest, Fault, Unsupported
 from nomadserve_runtime.tensors import TEXT, Profile, RowShapes, TensorSpec
 from nomadserve_runtime.wire import numbers, simd, texts
-from nomadserve_runtime.wire.binary import Encoded, Tail, binary_size, bytes_of, rows_in
+from nomadserve_runtime.wire.binary import Encoded, Tail, binary_size, bytes_of, json_nbytes_of, rows_in
 from nomadserve_runtime.wire.plain import ORJSON_OPTIONS, row_count
 from nomadserve_runtime.wire.query import Query
 from nomadserve_runtime.wire.shapes import Shaping
@@ -123,9 +123,10 @@ class InferForm:
         They lie there as in memory, up to the end of the body, and are not in the query.
         json_nbytes: as the client says it. None: the whole body is needed, if only to say what is wrong with it.
         """
-        if json_nbytes is None or not (json_nbytes.isascii() and json_nbytes.isdigit()) or len(json_nbytes) > 4:
+        try:
+            nbytes = json_nbytes_of(json_nbytes or "", body_nbytes=body_nbytes)
+        except BadRequest:
             return None
-        nbytes = int(json_nbytes)
         if nbytes > min(len(beginning), PREFACE_NBYTES_MAX):
             return None
         return self._preface(bytes(beginning[:nbytes]), body_nbytes - nbytes)

@@ -31,6 +31,11 @@ class Line:
         self.wire.waiting += body[with_head:][:waiting]
         self.wire.feed(head + b"\r\n\r\n" + body[:with_head])
 
+    def bring_rest(self) -> None:
+        """What waits is read, though nobody asked for it in the turn of its head."""
+        self.wire.feed(bytes(self.wire.waiting))
+        self.wire.waiting.clear()
+
     @property
     def is_reading(self) -> bool:
         return isinstance(self.wire.get_protocol(), Rest)
@@ -167,8 +172,7 @@ def test_what_is_wrong_is_said_when_the_body_is_read() -> None:
         raw = request(1, shape=[1, 1])
         line.say(raw, with_head=WITH_HEAD)
         assert line.is_reading
-        line.wire.feed(bytes(line.wire.waiting))
-        line.wire.waiting.clear()
+        line.bring_rest()
         answer = await line.hear()
         assert answer.status == 400
         assert "takes the shape" in answer.content["error"]
@@ -214,8 +218,7 @@ def test_of_json_before_tensors_a_bounded_number_is_remembered(monkeypatch: pyte
             line.say(request(number, id=f"{number}"), with_head=WITH_HEAD)
             await asyncio.sleep(0)
             if line.is_reading:  # its head came for the first time: another length of the JSON
-                line.wire.feed(bytes(line.wire.waiting))
-                line.wire.waiting.clear()
+                line.bring_rest()
             let_run(line, 1)
             answer = await line.hear()
             assert sums(answer) == [number]
