@@ -327,6 +327,11 @@ class NomadApi:
         )
 
 
+def is_living(allocation: Mapping[str, Any]) -> bool:
+    """Whether an allocation holds its ports and may answer: one that is stopped does so until its drain is over."""
+    return allocation["ClientStatus"] in {"pending", "running"}
+
+
 def is_starting(allocation: Mapping[str, Any]) -> bool:
     """Whether none of an allocation's tasks has been started yet, as far as the servers know."""
     if allocation["DesiredStatus"] != "run" or allocation["ClientStatus"] != "pending":

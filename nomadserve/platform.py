@@ -12,6 +12,7 @@ import jinja2
 import msgspec
 
 from nomadserve import entries, waiting_room
+from nomadserve.nomad_api import is_living
 from nomadserve.promql import PROMETHEUS, WAKES
 from nomadserve.render import jobs_dir
 
@@ -139,7 +140,7 @@ def wait_until_ended(allocations: Callable[[], Iterable[Mapping[str, Any]]]) -> 
     allocations: stubs of the part's job, as Nomad lists them.
     """
     deadline = time.monotonic() + ENDED_WITHIN_S
-    while any(each["ClientStatus"] in {"pending", "running"} for each in allocations()):
+    while any(is_living(each) for each in allocations()):
         if time.monotonic() > deadline:
             return
         time.sleep(POLL_S)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from nomadserve import entries
 from nomadserve.errors import TimedOut, WrongInput
-from nomadserve.nomad_api import Job
+from nomadserve.nomad_api import Job, is_living
 from nomadserve.operations import ceiling, traffic
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.events import Done, Event, JobStopped, Note
@@ -106,7 +106,7 @@ def stop_jobs(cluster: Cluster, job_ids: list[str]) -> Iterator[Event]:
         cluster.nomad.deregister(job_id)
     deadline = time.monotonic() + STOPPED_WITHIN_S
     for job_id in job_ids:
-        while any(stub["ClientStatus"] in {"pending", "running"} for stub in cluster.nomad.allocations(job_id)):
+        while any(is_living(stub) for stub in cluster.nomad.allocations(job_id)):
             if time.monotonic() > deadline:
                 raise TimedOut(
                     f"job `{job_id}` is stopped, but replicas of it still run after {STOPPED_WITHIN_S:.0f} s",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nomadserve.errors import BlockedOnCapacity, NomadserveError, TimedOut
-from nomadserve.nomad_api import Job, JobChanged, NomadGone, NomadRefused
+from nomadserve.nomad_api import Job, JobChanged, NomadGone, NomadRefused, is_living
 from nomadserve.operations import fit, groups
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.events import DeploymentProgress, Event, Note, ReplicaChanged
@@ -161,6 +161,8 @@ def news(watch: Watch, placed: list[dict[str, Any]], deployment: dict[str, Any] 
 
 def replica_state(stub: dict[str, Any]) -> str:
     """A replica's state in a word or two, from its allocation: Nomad's own words where it runs, plain ones else."""
+    if is_living(stub) and stub["DesiredStatus"] != "run":
+        return "draining"
     if stub["ClientStatus"] == "pending":
         return "starting"
     restarts = sum(task.get("Restarts", 0) for task in (stub["TaskStates"] or {}).values())
@@ -181,7 +183,7 @@ def raise_if_blocked(watch: Watch, placed: list[dict[str, Any]]) -> None:
     failed = watch.cluster.nomad.unplaced(job_id)
     if failed is None:
         return
-    fit_here = sum(stub["ClientStatus"] in {"pending", "running"} for stub in placed)
+    fit_here = sum(is_living(stub) for stub in placed)
     verdicts = fit.explain(watch.cluster, watch.job, failed)
     raise BlockedOnCapacity(
         no_room_text(job_id, verdicts, placed=fit_here, wanted=groups.total(watch.job)),

@@ -1,10 +1,12 @@
 """What runs: services, their versions, weights, replicas and health, merged from Nomad and Consul."""
 
+from typing import Any
+
 import msgspec
 
 from nomadserve import entries
 from nomadserve.errors import WrongInput
-from nomadserve.nomad_api import Job
+from nomadserve.nomad_api import Job, is_living
 from nomadserve.operations import groups
 from nomadserve.operations.cluster import Cluster
 from nomadserve.operations.follow import replica_state
@@ -20,7 +22,12 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VersionStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One version. `state`: healthy, degraded, starting, asleep (a request wakes it), no room, failed, stopped."""
+    """One version.
+
+    state: healthy, degraded, starting, draining (the last replicas finish what they have), asleep (a request wakes it),
+        no room, failed, stopped.
+    replicas: those that shall run, and those that still drain.
+    """
 
     version: str
     weight: float
@@ -96,30 +103,39 @@ def version_status(cluster: Cluster, service: str, version: str, weight: float, 
     if job:
         cluster = cluster.at(namespace=job["Namespace"], region=job["Region"])
     registered = cluster.nomad.job(job_id) if job else None
-    wanted = groups.total(registered) if registered and not registered["Stop"] else 0
+    wanted = wanted_replicas(registered)
     healthy = sum(instance.is_passing for instance in cluster.consul.instances(job_id))
-    stubs = [stub for stub in cluster.nomad.allocations(job_id) if stub["DesiredStatus"] == "run"] if job else []
+    stubs = cluster.nomad.allocations(job_id) if job else []
     replicas = tuple(
-        ReplicaStatus(allocation=stub["ID"][:8], node=stub["NodeName"], state=replica_state(stub)) for stub in stubs
+        ReplicaStatus(allocation=stub["ID"][:8], node=stub["NodeName"], state=replica_state(stub))
+        for stub in stubs
+        if stub["DesiredStatus"] == "run" or is_living(stub)
     )
     return VersionStatus(
         version=version,
         weight=weight,
-        state="asleep"
-        if is_asleep(registered)
-        else version_state(cluster, job_id, wanted=wanted, healthy=healthy, replicas=replicas),
+        state=idle_state(registered, stubs)
+        or busy_state(cluster, job_id, wanted=wanted, healthy=healthy, replicas=replicas),
         replicas_healthy=healthy,
         replicas_wanted=wanted,
         replicas=replicas,
     )
 
 
-def version_state(
-    cluster: Cluster, job_id: str, *, wanted: int, healthy: int, replicas: tuple[ReplicaStatus, ...]
-) -> str:
-    """The one word that says how a version fares."""
-    if not wanted:
-        return "stopped"
+def idle_state(job: Job | None, allocations: list[dict[str, Any]]) -> str | None:
+    """The one word for a version that shall have no replica; None for one that shall.
+
+    One that sleeps takes up to its drain to fall asleep: until then its last replicas may still answer.
+    """
+    if wanted_replicas(job):
+        return None
+    if any(is_living(allocation) for allocation in allocations):
+        return "draining"
+    return "asleep" if is_asleep(job) else "stopped"
+
+
+def busy_state(cluster: Cluster, job_id: str, *, wanted: int, healthy: int, replicas: tuple[ReplicaStatus, ...]) -> str:
+    """The one word for a version that shall have replicas."""
     if healthy >= wanted:
         return "healthy"
     if cluster.nomad.is_blocked(job_id):
@@ -128,3 +144,8 @@ def version_state(
         return "degraded"
     states = {replica.state for replica in replicas}
     return "failed" if any(state.startswith(("failed", "unhealthy")) for state in states) else "starting"
+
+
+def wanted_replicas(job: Job | None) -> int:
+    """How many replicas a registered job shall have."""
+    return groups.total(job) if job and not job["Stop"] else 0

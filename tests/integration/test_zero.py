@@ -20,7 +20,11 @@ from tests.integration.test_scaling import count, stays, wait_for
 MODEL = '{"inputs": [{"name": "x", "shape": [1]}], "outputs": [{"name": "y", "shape": [1]}], "delay_ms": 10}'
 BODY = json.dumps({"inputs": {"x": [[1]]}})
 IDLE_S = 10
+HOLD_S = 30  # what the gateway keeps a request for that says nothing of waiting
 ASLEEP_WITHIN_S = IDLE_S + 30.0
+# Gateways are scraped, and policies evaluated, every 2 s, and the autoscaler acts in seconds: after so long without a
+# replica no request of before is going to start one.
+WOKEN_WITHIN_S = IDLE_S + 5.0
 
 
 @pytest.fixture(scope="module")
@@ -84,25 +88,22 @@ def ask(cluster: RunningCluster, **headers: str) -> tuple[int, http.client.HTTPM
     return reply.status, reply.headers, body, time.monotonic() - begin
 
 
-def wait_until_asleep(cluster: RunningCluster) -> None:
-    """Until no replica is left: one that Consul has forgotten answers for three more seconds."""
-
-    def is_asleep() -> bool:
-        replicas = requests.get(f"{cluster.nomad}/v1/job/nap-v1/allocations", timeout=5).json()
-        return count(cluster, "nap-v1") == 0 and all(each["ClientStatus"] != "running" for each in replicas)
-
-    wait_for(is_asleep, seconds=ASLEEP_WITHIN_S)
-
-
 def state_of(cli: Cli, version: str) -> str:
     found = cli.json("status", "nap")
     assert isinstance(found, list)
     return next(str(each["state"]) for each in found[0]["versions"] if each["version"] == version)
 
 
+def wait_until_asleep(cli: Cli, version: str = "v1") -> None:
+    """Until `status` says so: no replica is left that could answer."""
+    wait_for(lambda: state_of(cli, version) == "asleep", seconds=ASLEEP_WITHIN_S)
+
+
 def test_without_requests_the_last_replica_goes(nap: None, cli: Cli, cluster: RunningCluster) -> None:
-    wait_until_asleep(cluster)
-    assert state_of(cli, "v1") == "asleep"
+    wait_until_asleep(cli)
+    assert count(cluster, "nap-v1") == 0
+    replicas = requests.get(f"{cluster.nomad}/v1/job/nap-v1/allocations", timeout=5).json()
+    assert [each["ClientStatus"] for each in replicas] == ["complete"], "one that drains could still answer"
 
 
 def test_the_request_that_wakes_it_is_kept_and_answered(nap: None, cluster: RunningCluster) -> None:
@@ -124,20 +125,20 @@ def test_a_request_in_flight_for_longer_than_idle_keeps_it(nap: None, cluster: R
 
 
 def test_who_does_not_want_to_wait_is_told_when_to_come_back(nap: None, cli: Cli, cluster: RunningCluster) -> None:
-    wait_until_asleep(cluster)
+    wait_until_asleep(cli)
     status, headers, body, seconds = ask(cluster, Prefer="wait=0")
     assert (status, headers["content-type"]) == (503, "application/json")
     assert json.loads(body)["reason"] == "starting"
     assert 1 <= int(headers["retry-after"]) <= 60
     assert headers["x-nomadserve-split"] == "v1=100"
-    assert seconds < 5
+    assert seconds < HOLD_S
     assert cli("call", "nap", BODY).stdout.startswith("{"), "the refused request has woken it all the same"
 
 
 def test_a_count_of_zero_survives_an_up_that_changes_no_replica(
     nap: None, cli: Cli, cluster: RunningCluster, folder: Path
 ) -> None:
-    wait_until_asleep(cluster)
+    wait_until_asleep(cli)
     assert "asleep (the next request starts it)" in cli("up", service_file(folder), "--yes").stderr
     assert "asleep (the next request starts it)" in cli("up", service_file(folder, cooldown="6s"), "--yes").stderr
     assert stays(lambda: count(cluster, "nap-v1") == 0, seconds=6)
@@ -154,16 +155,17 @@ def test_a_changed_replica_has_to_show_that_it_gets_healthy(
 
 def test_another_version_answers_while_one_wakes(nap: None, cli: Cli, cluster: RunningCluster, folder: Path) -> None:
     cli("up", service_file(folder, version="v2"))
-    wait_for(lambda: state_of(cli, "v2") == "asleep", seconds=ASLEEP_WITHIN_S)
+    wait_until_asleep(cli, "v2")
     assert ask(cluster)[0] == 200, "v1 is awake"
     moved = cli("split", "nap", "v1=50", "v2=50")
     assert "warning: `v2` has 0 healthy replicas" in moved.stderr
-    # What `split` itself asked may have woken v2. Whoever asks for v1 keeps that awake until v2 sleeps again.
-    wait_for(
-        lambda: ask(cluster, x_nomadserve_version="v1")[0] == 200 and state_of(cli, "v2") == "asleep",
-        seconds=ASLEEP_WITHIN_S,
-    )
-    status, headers, _, seconds = ask(cluster, x_nomadserve_version="v2")
+
+    def only_v1_is_awake() -> bool:
+        status, headers, *_ = ask(cluster, x_nomadserve_version="v1")
+        return (status, headers["x-nomadserve-version"]) == (200, "v1") and state_of(cli, "v2") == "asleep"
+
+    # What `split` itself asked may wake v2, within seconds. Whoever asks for v1 keeps that awake meanwhile.
+    wait_for(lambda: stays(only_v1_is_awake, seconds=WOKEN_WITHIN_S), seconds=ASLEEP_WITHIN_S + 2 * WOKEN_WITHIN_S)
+    status, headers, *_ = ask(cluster, x_nomadserve_version="v2")
     assert (status, headers["x-nomadserve-version"]) == (200, "v1")
-    assert seconds < 2
     wait_for(lambda: ask(cluster, x_nomadserve_version="v2")[1]["x-nomadserve-version"] == "v2")
