@@ -16,7 +16,7 @@ from nomadserve.engines.find import find
 from nomadserve.engines.local import config, processes
 from nomadserve.engines.local.record import Cluster, reserve
 
-PATIENCE_S = 120.0
+PATIENCE_S = 180.0
 # What a cluster with ACLs gives its agents; everybody else's tokens come from docs/acl.md.
 CONSUL_AGENT = """
 agent_prefix "" { policy = "read" }
@@ -87,7 +87,7 @@ def start_agents(name: str, offset: int, agents: "list[subprocess.Popen[bytes]]"
     consul_token = until(lambda: _send("PUT", f"{cluster.consul_url}/v1/acl/bootstrap"))["SecretID"]
     agent = _consul_token(cluster, consul_token, "agent", CONSUL_AGENT)
     address = f"{cluster.consul_url}/v1/agent/token/agent"
-    until(lambda: requests.put(address, json={"Token": agent}, headers=bearer(consul_token), timeout=5).ok)
+    until(lambda: requests.put(address, json={"Token": agent}, headers=bearer(consul_token), timeout=30).ok)
 
     nomad = config.nomad_config(cluster)
     token = _consul_token(cluster, consul_token, "nomad", NOMAD_AGENT)
@@ -134,7 +134,7 @@ def _start(cluster: Cluster, program: str, flag: str) -> "subprocess.Popen[bytes
 
 
 def _send(method: str, address: str) -> Any:
-    reply = requests.request(method, address, timeout=5)
+    reply = requests.request(method, address, timeout=30)
     return reply.json() if reply.ok else None
 
 
@@ -142,9 +142,9 @@ def _consul_token(cluster: Cluster, management: str, name: str, rules: str) -> s
     """A token with a policy of its own."""
     address, headers = f"{cluster.consul_url}/v1/acl", bearer(management)
     policy = {"Name": name, "Rules": rules}
-    until(lambda: requests.put(f"{address}/policy", json=policy, headers=headers, timeout=5).ok)
+    until(lambda: requests.put(f"{address}/policy", json=policy, headers=headers, timeout=30).ok)
     body = {"Policies": [{"Name": name}]}
-    reply = requests.put(f"{address}/token", json=body, headers=headers, timeout=5)
+    reply = requests.put(f"{address}/token", json=body, headers=headers, timeout=30)
     reply.raise_for_status()
     token: str = reply.json()["SecretID"]
     return token
@@ -152,5 +152,5 @@ def _consul_token(cluster: Cluster, management: str, name: str, rules: str) -> s
 
 def _has_ready_node(found: AclCluster) -> bool:
     address = f"{found.cluster.nomad_url}/v1/nodes"
-    nodes = requests.get(address, headers=bearer(found.nomad_token), timeout=5).json()
+    nodes = requests.get(address, headers=bearer(found.nomad_token), timeout=30).json()
     return bool(nodes) and all(node["Status"] == "ready" for node in nodes)

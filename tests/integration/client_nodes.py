@@ -26,7 +26,7 @@ from nomadserve.engines.local.record import MARK, Cluster, Home, is_inside
 from tests.integration.local_clusters import RunningCluster
 
 POOL = "workers"  # apart from the cluster's own node, which has the gateway's ports
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 120.0
 # Below the ranges of local clusters' allocations, and no port of their own parts.
 PORTS_FIRST, PORTS_END, PORTS_OF_AGENTS = 12000, 18000, 6
 # Of the ports that the cluster's allocations may have; its own node runs none of these services, and so needs none.
@@ -85,7 +85,7 @@ class ClientNode:
 
     def _is_consul_up(self) -> bool:
         try:
-            return requests.get(f"http://{LOOPBACK}:{self.ports[1]}/v1/status/leader", timeout=5).ok
+            return requests.get(f"http://{LOOPBACK}:{self.ports[1]}/v1/status/leader", timeout=30).ok
         except requests.ConnectionError:
             return False
 
@@ -97,7 +97,7 @@ class ClientNode:
         stub = self._stub()
         if stub is None:
             return ""
-        node = requests.get(f"{self.cluster.nomad}/v1/node/{stub['ID']}", timeout=10).json()
+        node = requests.get(f"{self.cluster.nomad}/v1/node/{stub['ID']}", timeout=30).json()
         return str(stub["Status"]) if "consul.version" in node["Attributes"] else ""
 
     def drain(self, *, is_draining: bool = True) -> None:
@@ -106,14 +106,14 @@ class ClientNode:
         assert stub is not None
         specification = {"Deadline": 60 * 10**9, "IgnoreSystemJobs": True} if is_draining else None
         body = {"DrainSpec": specification, "MarkEligible": not is_draining}
-        requests.post(f"{self.cluster.nomad}/v1/node/{stub['ID']}/drain", json=body, timeout=10).raise_for_status()
+        requests.post(f"{self.cluster.nomad}/v1/node/{stub['ID']}/drain", json=body, timeout=30).raise_for_status()
 
     def kill(self) -> None:
         """Take the machine away at once: agents, executors, tasks."""
         for process in self.processes():
             process.kill()
         while self.agents:
-            self.agents.pop().wait(timeout=10)
+            self.agents.pop().wait(timeout=30)
 
     def processes(self) -> list[psutil.Process]:
         return [process for process in psutil.process_iter() if self._has(process)]
@@ -125,7 +125,7 @@ class ClientNode:
             return False
 
     def _stub(self) -> dict[str, Any] | None:
-        found = requests.get(f"{self.cluster.nomad}/v1/nodes", timeout=10).json()
+        found = requests.get(f"{self.cluster.nomad}/v1/nodes", timeout=30).json()
         return next((stub for stub in found if stub["Name"] == self.name), None)
 
     def _consul(self) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def start_cluster(bare_cli: Cli, state_home: Path) -> Iterator[Callable[..., Run
     names: list[str] = []
 
     def start(label: str, *flags: str) -> RunningCluster:
-        name, offset = f"{label}-{os.getpid()}", free_offset()
+        name, offset = f"{label}-{os.getpid()}", free_offset(state_home)
         names.append(name)
         bare_cli("dev", "up", "--name", name, "--port-offset", str(offset), *flags)
         return RunningCluster(name, offset, environment_of(bare_cli, name), home_of(state_home, name))

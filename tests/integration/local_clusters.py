@@ -91,8 +91,14 @@ def home_of(state_home: Path, name: str) -> Path:
     return state_home.resolve() / "nomadserve" / "clusters" / name
 
 
-def free_offset() -> int:
-    """An offset at which nothing listens, away from those that `dev up` chooses by itself."""
+def free_offset(state_home: Path) -> int:
+    """An offset at which nothing listens, nor is about to, away from those that `dev up` chooses by itself.
+
+    Not every part of a cluster of this state folder may listen already, or at this moment: its ports are its own.
+    """
+    records = [json.loads(file.read_text()) for file in home_of(state_home, "any").parent.glob("*/cluster.json")]
+    reserved = {port for record in records for port in record["ports"].values()}
     offsets = list(range(300, 1000, 10))
     random.shuffle(offsets)
-    return next(offset for offset in offsets if not taken(ports_at(offset).all()))
+    ports = {offset: ports_at(offset).all() for offset in offsets}
+    return next(offset for offset in offsets if reserved.isdisjoint(ports[offset]) and not taken(ports[offset]))

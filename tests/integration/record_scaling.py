@@ -159,7 +159,7 @@ def measured(started_at: float) -> list[tuple[float, float]]:
 
 def scale_status() -> dict[str, Any]:
     """`GET /v1/job/JOB/scale`."""
-    status: dict[str, Any] = requests.get(f"{os.environ['NOMAD_ADDR']}/v1/job/{JOB}/scale", timeout=5).json()
+    status: dict[str, Any] = requests.get(f"{os.environ['NOMAD_ADDR']}/v1/job/{JOB}/scale", timeout=30).json()
     return status
 
 

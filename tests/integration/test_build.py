@@ -81,7 +81,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def nomad(cluster: RunningCluster, path: str) -> Any:
-    reply = requests.get(f"{cluster.nomad}/v1/{path}", timeout=10)
+    reply = requests.get(f"{cluster.nomad}/v1/{path}", timeout=30)
     reply.raise_for_status()
     return reply.json()
 
@@ -89,9 +89,9 @@ def nomad(cluster: RunningCluster, path: str) -> Any:
 @pytest.mark.parametrize("golden", sorted(GOLDEN.glob("tensorrt*.hcl")), ids=lambda path: path.name)
 def test_nomad_takes_the_jobs_of_every_driver(golden: Path, gpu_cluster: RunningCluster) -> None:
     wanted = {"JobHCL": golden.read_text(encoding="utf-8"), "Canonicalize": True}
-    parsed = requests.post(f"{gpu_cluster.nomad}/v1/jobs/parse", json=wanted, timeout=10)
+    parsed = requests.post(f"{gpu_cluster.nomad}/v1/jobs/parse", json=wanted, timeout=30)
     assert parsed.ok, parsed.text
-    checked = requests.post(f"{gpu_cluster.nomad}/v1/validate/job", json={"Job": parsed.json()}, timeout=10).json()
+    checked = requests.post(f"{gpu_cluster.nomad}/v1/validate/job", json={"Job": parsed.json()}, timeout=30).json()
     assert not checked["ValidationErrors"], checked
 
 
@@ -178,7 +178,7 @@ def test_the_wait_that_ends_exits_3_and_the_build_goes_on(
     assert done.returncode == 3, done.stderr
     assert "has not built its plans yet; it goes on" in done.stderr
     assert "slow-v1-build" in [job["ID"] for job in nomad(gpu_cluster, "jobs")]
-    requests.delete(f"{gpu_cluster.nomad}/v1/job/slow-v1-build?purge=true", timeout=10).raise_for_status()
+    requests.delete(f"{gpu_cluster.nomad}/v1/job/slow-v1-build?purge=true", timeout=30).raise_for_status()
 
 
 @needs_rtx

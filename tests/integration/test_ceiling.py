@@ -72,7 +72,7 @@ class Sampler:
 
     def _work(self) -> None:
         while not self._stop.wait(0.05):
-            jobs = requests.get(self._url, timeout=10).json()
+            jobs = requests.get(self._url, timeout=60).json()
             self.seen.append({job["ID"]: job["GroupCountSum"] for job in jobs if job["ID"].startswith("capped-")})
 
 
@@ -112,7 +112,7 @@ def test_a_version_that_does_not_fit_is_refused_before_anything_is_written(
     refused = cli("up", service_file(folder, "v3"), check=False)
     assert refused.returncode == 4
     assert "`max_total` (4) has no room for `capped-v3`, which needs 1: v1 has 3, v2 has 1" in refused.stderr
-    assert requests.get(f"{cluster.nomad}/v1/job/capped-v3", timeout=5).status_code == 404
+    assert requests.get(f"{cluster.nomad}/v1/job/capped-v3", timeout=30).status_code == 404
     hopeless = cli("up", service_file(folder, "v3", least=3), check=False)
     assert hopeless.returncode == 2
     assert "has no room for the least that the versions need: v1 1, v2 1, v3 3" in hopeless.stderr

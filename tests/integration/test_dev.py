@@ -4,8 +4,9 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import dns.resolver
@@ -16,10 +17,11 @@ import requests
 from nomadserve import entries
 from nomadserve.engines.local.ports import dynamic_range, ports_at, taken
 from nomadserve.engines.local.record import Cluster
+from tests.integration.cluster_processes import agents, agents_of, command_of, envoy_of, of_home, the_envoy
 from tests.integration.local_clusters import Cli, RunningCluster, free_offset, home_of
 
 StartCluster = Callable[..., RunningCluster]
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 
 SLEEPER = """
 job "sleeper" {
@@ -70,6 +72,7 @@ def test_everything_listens_on_loopback_only(cluster: RunningCluster) -> None:
 
 
 def test_status_shows_every_part_healthy_with_its_page(bare_cli: Cli, cluster: RunningCluster) -> None:
+    is_whole(bare_cli, cluster.name)
     status = bare_cli.json("dev", "status", "--name", cluster.name)
 
     assert isinstance(status, dict)
@@ -81,7 +84,7 @@ def test_status_shows_every_part_healthy_with_its_page(bare_cli: Cli, cluster: R
         ("autoscaler", True),
     ]
     for part in status["parts"][:2]:
-        assert "html" in requests.get(part["url"], timeout=10).headers["Content-Type"]
+        assert "html" in requests.get(part["url"], timeout=30).headers["Content-Type"]
     assert status["environment"] == cluster.environment
 
 
@@ -121,17 +124,21 @@ def test_gateway_is_named_by_consul_dns_and_answers(cluster: RunningCluster) -> 
     resolver = dns.resolver.Resolver(configure=False)
     resolver.nameservers, resolver.port = [cluster.consul_dns[0]], cluster.consul_dns[1]
 
-    answers = list(resolver.resolve("nomadserve.service.consul", "SRV"))
+    def named() -> list[int]:
+        try:
+            return [answer.port for answer in resolver.resolve("nomadserve.service.consul", "SRV")]
+        except dns.resolver.NXDOMAIN:  # one check that comes late, and Consul names it no more until the next
+            return []
 
-    assert [answer.port for answer in answers] == [ports_at(cluster.offset).gateway]
+    eventually(lambda: named() == [ports_at(cluster.offset).gateway], "the gateway's name")
     # No service is routed yet: Envoy itself answers.
-    reply = requests.get(cluster.gateway, timeout=10)
+    reply = requests.get(cluster.gateway, timeout=30)
     assert (reply.status_code, reply.headers["server"]) == (503, "envoy")
 
 
 def test_config_entries_of_the_platform_are_there(cluster: RunningCluster) -> None:
-    defaults = requests.get(f"{cluster.consul}/v1/config/service-defaults/nomadserve-gateway", timeout=10).json()
-    router = requests.get(f"{cluster.consul}/v1/config/service-router/nomadserve", timeout=10).json()
+    defaults = requests.get(f"{cluster.consul}/v1/config/service-defaults/nomadserve-gateway", timeout=30).json()
+    router = requests.get(f"{cluster.consul}/v1/config/service-router/nomadserve", timeout=30).json()
 
     assert defaults["EnvoyExtensions"][0]["Name"] == "builtin/property-override"
     assert router["Routes"] == []
@@ -147,8 +154,8 @@ def test_gateway_works_again_after_envoy_died(cluster: RunningCluster) -> None:
 
 def test_allocations_get_ports_of_the_clusters_own_range(cluster: RunningCluster) -> None:
     record = json.loads((cluster.home / "cluster.json").read_text())
-    node = requests.get(f"{cluster.nomad}/v1/nodes", timeout=10).json()[0]
-    resources = requests.get(f"{cluster.nomad}/v1/node/{node['ID']}", timeout=10).json()["NodeResources"]
+    node = requests.get(f"{cluster.nomad}/v1/nodes", timeout=30).json()[0]
+    resources = requests.get(f"{cluster.nomad}/v1/node/{node['ID']}", timeout=30).json()["NodeResources"]
 
     assert (resources["MinDynamicPort"], resources["MaxDynamicPort"]) == dynamic_range(record["slot"])
 
@@ -161,8 +168,8 @@ def test_two_clusters_live_side_by_side_and_end_alone(
 
     other = start_cluster("other", "--nomad-config", str(extra))
 
-    node = requests.get(f"{other.nomad}/v1/nodes", timeout=10).json()[0]
-    assert requests.get(f"{other.nomad}/v1/node/{node['ID']}", timeout=10).json()["Meta"]["told"] == "by-a-file"
+    node = requests.get(f"{other.nomad}/v1/nodes", timeout=30).json()[0]
+    assert requests.get(f"{other.nomad}/v1/node/{node['ID']}", timeout=30).json()["Meta"]["told"] == "by-a-file"
     listed = bare_cli.json("dev", "list")
     assert isinstance(listed, list)
     health = {row["name"]: row["healthy"] for row in listed}  # other tests' clusters may be among them
@@ -214,7 +221,7 @@ def test_down_without_the_record_leaves_nothing(bare_cli: Cli, start_cluster: St
 
 @pytest.mark.parametrize("moment", ["cluster.json", "consul.json", "nomad.json", "a running gateway"])
 def test_down_after_an_up_killed_half_way_leaves_nothing(bare_cli: Cli, state_home: Path, moment: str) -> None:
-    name, offset = f"killed-{os.getpid()}", free_offset()
+    name, offset = f"killed-{os.getpid()}", free_offset(state_home)
     home = home_of(state_home, name)
     up = bare_cli.start("dev", "up", "--name", name, "--port-offset", str(offset))
     try:
@@ -230,7 +237,7 @@ def test_down_after_an_up_killed_half_way_leaves_nothing(bare_cli: Cli, state_ho
 
 
 def test_up_goes_on_where_a_killed_up_stopped(bare_cli: Cli, state_home: Path) -> None:
-    name, offset = f"resumed-{os.getpid()}", free_offset()
+    name, offset = f"resumed-{os.getpid()}", free_offset(state_home)
     home = home_of(state_home, name)
     first = bare_cli.start("dev", "up", "--name", name, "--port-offset", str(offset))
     try:
@@ -240,7 +247,7 @@ def test_up_goes_on_where_a_killed_up_stopped(bare_cli: Cli, state_home: Path) -
 
         bare_cli("dev", "up", "--name", name)
 
-        assert bare_cli("dev", "status", "--name", name).returncode == 0
+        is_whole(bare_cli, name)
     finally:
         first.kill()
         first.wait()
@@ -256,16 +263,16 @@ def test_up_repairs_a_cluster_whose_agents_were_killed(bare_cli: Cli, start_clus
         {"Kind": "service-defaults", "Name": "x", "Protocol": "http"},
         {"Kind": "service-router", "Name": "nomadserve", "Routes": routes},
     ):
-        assert requests.put(config, json=entry, timeout=10).json() is True
+        assert requests.put(config, json=entry, timeout=30).json() is True
     kill_agent(cluster.home, "nomad.json")
     kill_agent(cluster.home, "consul.json")
     assert bare_cli("dev", "status", "--name", cluster.name, check=False).returncode == 1
 
     bare_cli("dev", "up", "--name", cluster.name)
 
-    is_whole(bare_cli, cluster)
+    is_whole(bare_cli, cluster.name)
     assert all(process.is_running() for process in sleepers)
-    kept = requests.get(f"{config}/service-router/nomadserve", timeout=10).json()["Routes"]
+    kept = requests.get(f"{config}/service-router/nomadserve", timeout=30).json()["Routes"]
     assert [route["Destination"]["Service"] for route in kept] == ["x"]
 
 
@@ -278,46 +285,55 @@ def test_up_repairs_what_alone_is_missing(bare_cli: Cli, start_cluster: StartClu
         defaults = {"Kind": "service-defaults", "Name": "x", "Protocol": "http"}
         router = entries.with_routes(None, "x", entries.routes("x", {"v1": 300}))
         for entry in (defaults, defaults | {"Name": "x-v1"}, router):
-            assert requests.put(f"{cluster.consul}/v1/config", json=entry, timeout=10).json() is True
+            assert requests.put(f"{cluster.consul}/v1/config", json=entry, timeout=30).json() is True
         stop_slowly(cluster)
     bare_cli("dev", "up", "--name", cluster.name)
-    is_whole(bare_cli, cluster)
+    is_whole(bare_cli, cluster.name)
     if harm == "stop the gateway":
-        named = requests.get(f"{cluster.consul}/v1/health/service/x", timeout=10).json()
-        assert [found["Service"]["Port"] for found in named] == [int(cluster.gateway.rpartition(":")[2])]
+
+        def named() -> list[int]:
+            found = requests.get(f"{cluster.consul}/v1/health/service/x", timeout=30).json()
+            return [each["Service"]["Port"] for each in found]
+
+        eventually(lambda: named() == [ports_at(cluster.offset).gateway], "the name of the routed service")
     bare_cli("dev", "down", "--name", cluster.name)
 
 
 def stop_slowly(cluster: RunningCluster) -> None:
-    """Stop the gateway, and return while its allocation still ends, for three seconds, and keeps its ports."""
-    consul = cluster.home / "bin" / "consul"
+    """Stop the gateway, and return while its allocation still ends, for three seconds more, and keeps its ports."""
+    consul, held = cluster.home / "bin" / "consul", cluster.home / "held"
     real = consul.readlink()
     consul.unlink()
-    consul.write_text(f'#!/bin/sh\n[ "$1 $2" != "services deregister" ] || sleep 1.5\nexec {real} "$@"\n')
+    held.touch()
+    waits = f'while [ "$1 $2" = "services deregister" ] && [ -e {held} ]; do sleep 0.1; done'
+    consul.write_text(f'#!/bin/sh\n{waits}\nexec {real} "$@"\n')
     consul.chmod(0o755)
     job = f"{cluster.nomad}/v1/job/nomadserve-gateway"
-    requests.delete(job, timeout=10).raise_for_status()
+    requests.delete(job, timeout=30).raise_for_status()
 
     def deregisters() -> bool:
-        (allocation,) = requests.get(f"{job}/allocations", timeout=10).json()
+        (allocation,) = requests.get(f"{job}/allocations", timeout=30).json()
         return bool(allocation["TaskStates"]["deregister"]["State"] == "running")
 
     eventually(deregisters, "a gateway that deregisters")
     assert not answers(cluster.gateway)
+    threading.Timer(3, held.unlink, kwargs={"missing_ok": True}).start()
 
 
-def is_whole(cli: Cli, cluster: RunningCluster) -> None:
+def is_whole(cli: Cli, name: str) -> None:
     """Wait: Nomad registers services anew once it has found their tasks again, and checks pass a moment later."""
-    eventually(lambda: cli("dev", "status", "--name", cluster.name, check=False).returncode == 0, "a whole cluster")
+    eventually(lambda: cli("dev", "status", "--name", name, check=False).returncode == 0, "a whole cluster")
 
 
-def test_agent_that_ends_at_once_is_an_error_with_its_last_words(bare_cli: Cli, tmp_path: Path) -> None:
+def test_agent_that_ends_at_once_is_an_error_with_its_last_words(
+    bare_cli: Cli, state_home: Path, tmp_path: Path
+) -> None:
     wrong, name = tmp_path / "wrong.hcl", f"wrong-{os.getpid()}"
     wrong.write_text("server {\n  nonsense = 7\n}\n")
     try:
-        failed = bare_cli(
-            "dev", "up", "--name", name, "--port-offset", str(free_offset()), "--nomad-config", str(wrong), check=False
-        )
+        offset = str(free_offset(state_home))
+        flags = ("--name", name, "--port-offset", offset, "--nomad-config", str(wrong))
+        failed = bare_cli("dev", "up", *flags, check=False)
     finally:
         bare_cli("dev", "down", "--name", name)
 
@@ -335,7 +351,7 @@ def eventually(claim: Callable[[], bool], what: str) -> None:
 
 def answers(url: str) -> bool:
     try:
-        requests.get(url, timeout=5)
+        requests.get(url, timeout=30)
     except requests.RequestException:
         return False
     return True
@@ -343,8 +359,8 @@ def answers(url: str) -> bool:
 
 def run_sleeper(cluster: RunningCluster) -> list[psutil.Process]:
     """Start a job that never ends by itself, and return its processes: one of them is nobody's foreground."""
-    job = requests.post(f"{cluster.nomad}/v1/jobs/parse", json={"JobHCL": SLEEPER}, timeout=10).json()
-    requests.post(f"{cluster.nomad}/v1/jobs", json={"Job": job}, timeout=10).raise_for_status()
+    job = requests.post(f"{cluster.nomad}/v1/jobs/parse", json={"JobHCL": SLEEPER}, timeout=30).json()
+    requests.post(f"{cluster.nomad}/v1/jobs", json={"Job": job}, timeout=30).raise_for_status()
 
     def sleepers() -> list[psutil.Process]:
         return [process for process in of_home(cluster.home) if "86399" in command_of(process)]
@@ -355,41 +371,10 @@ def run_sleeper(cluster: RunningCluster) -> list[psutil.Process]:
 
 def kill_agent(home: Path, config: str) -> None:
     """SIGKILL, and wait until it is gone."""
-    [agent] = [process for process in of_home(home) if f"={home / config}" in command_of(process)]
-    agent.kill()
-    eventually(lambda: agent not in list(of_home(home)), f"the end of the agent of {config}")
-
-
-def agents(home: Path) -> set[int]:
-    return {process.pid for process in of_home(home) if " agent " in command_of(process)}
-
-
-def envoy_of(home: Path) -> psutil.Process | None:
-    found = (process for process in of_home(home) if "envoy --config-path" in command_of(process))
-    return next(found, None)
-
-
-def the_envoy(home: Path) -> psutil.Process:
-    envoy = envoy_of(home)
-    assert envoy is not None
-    return envoy
-
-
-def of_home(home: Path) -> Iterator[psutil.Process]:
-    """Living processes that carry the cluster's mark."""
-    for process in psutil.process_iter():
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("NOMADSERVE_CLUSTER") == str(home):
-                yield process
-        except psutil.Error:
-            continue
-
-
-def command_of(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
+    assert agents_of(home, config)
+    for agent in agents_of(home, config):
+        agent.kill()
+    eventually(lambda: not agents_of(home, config), f"the end of the agent of {config}")
 
 
 def assert_nothing_left(cluster: RunningCluster, jobs: list[psutil.Process] | None = None) -> None:

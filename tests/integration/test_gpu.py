@@ -70,7 +70,7 @@ def large(gpu_cli: Cli, gpu_cluster: RunningCluster, write_service: WriteService
 
 
 def nomad(cluster: RunningCluster, path: str) -> Any:
-    reply = requests.get(f"{cluster.nomad}/v1/{path}", timeout=10)
+    reply = requests.get(f"{cluster.nomad}/v1/{path}", timeout=30)
     reply.raise_for_status()
     return reply.json()
 
@@ -127,7 +127,7 @@ def test_replica_shows_that_gpu_to_cuda_and_no_other(large: dict[str, Any], gpu_
     log = requests.get(
         f"{gpu_cluster.nomad}/v1/client/fs/logs/{large['ID']}",
         params={"task": "serve", "type": "stderr", "plain": "true"},
-        timeout=10,
+        timeout=30,
     ).text
     assert f"CUDA sees the GPUs that this task was given: {ids[0]}" in log
     assert "no GPU metrics: the NVIDIA driver does not answer" in log  # it is made up

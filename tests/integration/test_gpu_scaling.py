@@ -25,7 +25,7 @@ from tests.integration.gpu_plugin import FakeGpu, agent_configuration
 from tests.integration.gpu_plugin import gpu_plugin_dir as gpu_plugin_dir  # a fixture, found in this module
 from tests.integration.local_clusters import Cli, RunningCluster
 
-PATIENCE_S = 120.0
+PATIENCE_S = 180.0
 
 
 @dataclass
@@ -88,9 +88,9 @@ def exporter(gpu_cluster: RunningCluster) -> Iterator[Exporter]:
         "Tags": ["nomadserve", "v1"],
         "Meta": {"service": "busy", "version": "v1", "alloc": "exporter"},
     }
-    requests.put(f"{gpu_cluster.consul}/v1/agent/service/register", json=service, timeout=5).raise_for_status()
+    requests.put(f"{gpu_cluster.consul}/v1/agent/service/register", json=service, timeout=30).raise_for_status()
     yield found
-    requests.put(f"{gpu_cluster.consul}/v1/agent/service/deregister/gpu-exporter", timeout=5).raise_for_status()
+    requests.put(f"{gpu_cluster.consul}/v1/agent/service/deregister/gpu-exporter", timeout=30).raise_for_status()
     server.shutdown()
     thread.join()
     server.server_close()
@@ -159,11 +159,19 @@ def test_the_count_follows_the_time_of_the_gpus(
     exporter.percent = []
     file = service_file(tmp_path, gpus=1)
     gpu_cli("up", str(file))
-    changed = gpu_cli("plan", str(service_file(tmp_path, gpus=1, ceiling=2)))
-    assert "target `gpu`: the replicas that run give no `nomadserve_gpu_utilization`" in changed.stdout + changed.stderr
+    changed = str(service_file(tmp_path, gpus=1, ceiling=2))
+
+    def warned() -> bool:
+        planned = gpu_cli("plan", changed)
+        return (
+            "target `gpu`: the replicas that run give no `nomadserve_gpu_utilization`"
+            in planned.stdout + planned.stderr
+        )
+
+    wait_for(warned)  # once Prometheus has the replica, and no longer the exporter of the test before
 
     def count() -> int:
-        job = requests.get(f"{gpu_cluster.nomad}/v1/job/busy-v1", timeout=5).json()
+        job = requests.get(f"{gpu_cluster.nomad}/v1/job/busy-v1", timeout=30).json()
         found: int = job["TaskGroups"][0]["Count"]
         return found
 

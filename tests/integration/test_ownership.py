@@ -33,11 +33,11 @@ def doors(cluster: RunningCluster) -> Iterator[Cluster]:
 
 
 def put(cluster: RunningCluster, entry: dict[str, Any]) -> None:
-    requests.put(f"{cluster.consul}/v1/config", json=entry, timeout=5).raise_for_status()
+    requests.put(f"{cluster.consul}/v1/config", json=entry, timeout=30).raise_for_status()
 
 
 def delete(cluster: RunningCluster, kind: str, name: str) -> None:
-    requests.delete(f"{cluster.consul}/v1/config/{kind}/{name}", timeout=5).raise_for_status()
+    requests.delete(f"{cluster.consul}/v1/config/{kind}/{name}", timeout=30).raise_for_status()
 
 
 def test_an_entry_of_somebody_else_is_neither_overwritten_nor_deleted(
@@ -131,7 +131,7 @@ def test_bounds_that_move_past_the_live_count_move_it(cli: Cli, cluster: Running
         return service_file(tmp_path, "bounds", body=scaling)
 
     def count() -> int:
-        job = requests.get(f"{cluster.nomad}/v1/job/bounds-v1", timeout=5).json()
+        job = requests.get(f"{cluster.nomad}/v1/job/bounds-v1", timeout=30).json()
         found: int = job["TaskGroups"][0]["Count"]
         return found
 
@@ -147,14 +147,14 @@ def test_bounds_that_move_past_the_live_count_move_it(cli: Cli, cluster: Running
 def test_a_service_in_another_namespace_is_found_by_every_verb(
     cli: Cli, cluster: RunningCluster, tmp_path: Path
 ) -> None:
-    requests.post(f"{cluster.nomad}/v1/namespace/team", json={"Name": "team"}, timeout=5).raise_for_status()
+    requests.post(f"{cluster.nomad}/v1/namespace/team", json={"Name": "team"}, timeout=30).raise_for_status()
     file = service_file(tmp_path, "away", body='namespace = "team"')
     cli("up", file)
     assert "nothing to change" in cli("up", file).stderr
-    assert healthy(cli, "away") == 1
-    assert "healthy" in cli("status", "away").stdout
+    wait_for(lambda: healthy(cli, "away") == 1)
+    wait_for(lambda: "healthy" in cli("status", "away").stdout)
     cli("down", "away", "--yes")
-    jobs = requests.get(f"{cluster.nomad}/v1/jobs", params={"namespace": "team"}, timeout=5).json()
+    jobs = requests.get(f"{cluster.nomad}/v1/jobs", params={"namespace": "team"}, timeout=30).json()
     assert jobs == []
 
 
@@ -189,12 +189,12 @@ def test_up_says_so_where_a_deployed_version_is_not_healthy_now(
     model.unlink()
     with cluster_from(cluster.environment) as doors:
         (stub,) = doors.nomad.allocations("sick-v1")
-    requests.put(f"{cluster.nomad}/v1/client/allocation/{stub['ID']}/restart", json={}, timeout=10).raise_for_status()
+    requests.put(f"{cluster.nomad}/v1/client/allocation/{stub['ID']}/restart", json={}, timeout=30).raise_for_status()
     wait_for(lambda: healthy(cli, "sick") == 0)
     model.write_bytes(content)
     model.chmod(0o644)
     assert cli("up", file, check=False).returncode in (0, 1)
-    wait_for(lambda: healthy(cli, "sick") == 1, seconds=60)
+    wait_for(lambda: healthy(cli, "sick") == 1)
     assert "as the file says, and healthy" in cli("up", file).stderr
     cli("down", "sick", "--yes")
 

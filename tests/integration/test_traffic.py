@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import signal
 import subprocess
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import dns.resolver
 import pytest
 import requests
 
@@ -61,10 +63,25 @@ def traffic_meanwhile(traffic: Callable[..., Counts], *, seconds: float) -> Iter
     thread.join()
 
 
+def answered_by(cluster: RunningCluster, job_id: str) -> float:
+    """The requests that the version's replicas which Consul names have answered since they started."""
+    found = requests.get(f"{cluster.consul}/v1/health/service/{job_id}", timeout=30).json()
+    replicas = [f"http://{each['Service']['Address']}:{each['Service']['Port']}" for each in found]
+    pages = [requests.get(f"{replica}/metrics", timeout=30).text for replica in replicas]
+    counts = [re.findall(r'^nomadserve_requests_total{.*outcome="ok".*} (\S+)$', page, re.MULTILINE) for page in pages]
+    return sum(float(each) for page in counts for each in page)
+
+
+def wait_for_requests(cluster: RunningCluster, job_id: str) -> None:
+    """Until a version has answered more of them than now."""
+    before = answered_by(cluster, job_id)
+    wait_for(lambda: answered_by(cluster, job_id) > before)
+
+
 def consul_entries(cluster: RunningCluster) -> dict[str, Any]:
     """All config entries of the kinds that nomadserve writes, without what each write changes."""
     kinds = ("service-defaults", "service-resolver", "service-splitter", "service-router")
-    found = [entry for kind in kinds for entry in requests.get(f"{cluster.consul}/v1/config/{kind}", timeout=5).json()]
+    found = [entry for kind in kinds for entry in requests.get(f"{cluster.consul}/v1/config/{kind}", timeout=30).json()]
     volatile = {"ModifyIndex", "CreateIndex", "Hash"}
     return {
         f"{entry['Kind']} {entry['Name']}": {key: value for key, value in entry.items() if key not in volatile}
@@ -102,7 +119,7 @@ def test_a_header_pins_a_version_past_the_weights(digits: None, cli: Cli) -> Non
 
 
 def test_metrics_are_not_for_clients(digits: None, cluster: RunningCluster) -> None:
-    reply = requests.get(f"{cluster.gateway}/metrics", headers={"Host": "digits.service.consul"}, timeout=5)
+    reply = requests.get(f"{cluster.gateway}/metrics", headers={"Host": "digits.service.consul"}, timeout=30)
     assert reply.status_code == 404
 
 
@@ -110,20 +127,29 @@ def test_stopping_a_version_under_load_fails_no_request(
     digits: None, cli: Cli, cluster: RunningCluster, traffic: Callable[..., Counts]
 ) -> None:
     cli("split", "digits", "v1=50", "v2=50")
+    job = f"{cluster.nomad}/v1/job/digits-v2"
+
+    def runs() -> bool:
+        replicas = requests.get(f"{job}/allocations", timeout=30).json()
+        return any(each["ClientStatus"] in {"pending", "running"} for each in replicas)
+
     with traffic_meanwhile(traffic, seconds=12) as counts:
-        time.sleep(2)
-        requests.delete(f"{cluster.nomad}/v1/job/digits-v2", timeout=10).raise_for_status()
+        wait_for_requests(cluster, "digits-v2")
+        requests.delete(job, timeout=30).raise_for_status()
     assert not counts.failed
     assert counts.answered["v2"] > 0, "v2 had its share before it was stopped"
+    wait_for(lambda: not runs())
     after = traffic(requests=50)
     assert dict(after.answered) == {"v1": 50}
     cli("up", EXAMPLE, "--var", "version=v2")
 
 
-def test_moving_all_traffic_under_load_fails_no_request(digits: None, cli: Cli, traffic: Callable[..., Counts]) -> None:
+def test_moving_all_traffic_under_load_fails_no_request(
+    digits: None, cli: Cli, cluster: RunningCluster, traffic: Callable[..., Counts]
+) -> None:
     cli("split", "digits", "v1=100")
     with traffic_meanwhile(traffic, seconds=5) as counts:
-        time.sleep(1)
+        wait_for_requests(cluster, "digits-v1")
         cli("split", "digits", "v1=0", "v2=100")
         after = traffic(requests=100)
     assert not counts.failed
@@ -141,18 +167,18 @@ def test_a_second_up_changes_nothing(digits: None, cli: Cli, cluster: RunningClu
 
 
 def job_version(cluster: RunningCluster, job_id: str) -> int:
-    version: int = requests.get(f"{cluster.nomad}/v1/job/{job_id}", timeout=5).json()["Version"]
+    version: int = requests.get(f"{cluster.nomad}/v1/job/{job_id}", timeout=30).json()["Version"]
     return version
 
 
 def test_a_scaled_count_survives_an_up(digits: None, cli: Cli, cluster: RunningCluster, tmp_path: Path) -> None:
     scaling = 'scaling {\n  min = 1\n  max = 3\n  evaluation_interval = "2s"\n  query = "vector(2)"\n }'
     cli("up", service_file(tmp_path, "counts", body=scaling))
-    wait_for(lambda: healthy(cli, "counts") == 2, seconds=90)  # Prometheus may have started just now
+    wait_for(lambda: healthy(cli, "counts") == 2)  # Prometheus may have started just now
     file = service_file(tmp_path, "counts", body=f"queue {{\n max = 64\n }}\n {scaling}")
     assert "Count" not in cli("plan", file).stdout
     cli("up", file, "--yes")
-    job = requests.get(f"{cluster.nomad}/v1/job/counts-v1", timeout=5).json()
+    job = requests.get(f"{cluster.nomad}/v1/job/counts-v1", timeout=30).json()
     assert job["TaskGroups"][0]["Count"] == 2
     cli("down", "counts", "--yes")
 
@@ -173,7 +199,7 @@ def healthy(cli: Cli, service: str) -> int:
     return sum(version["replicas_healthy"] for version in found[0]["versions"])
 
 
-def wait_for(condition: Callable[[], bool], *, seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], *, seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"
@@ -207,7 +233,7 @@ def test_a_broken_change_of_a_version_leaves_its_running_replicas_alone(cli: Cli
     failed = fails(cli, 1, "up", file)
     assert "~ model digits checksum: sha256:" in failed.stderr
     assert "Nomad went back to the last healthy revision of steady-v1" in failed.stderr
-    assert healthy(cli, "steady") == 1
+    wait_for(lambda: healthy(cli, "steady") == 1)
     body = json.dumps({"inputs": {"image": [[0] * 64]}})
     assert json.loads(cli("call", "steady", body).stdout)["version"] == "v1"
     cli("down", "steady", "--yes")
@@ -240,7 +266,7 @@ def test_ctrl_c_stops_following_and_not_the_deployment(cli: Cli, tmp_path: Path)
             break
     rest = process.stderr.read()
     process.stderr.close()
-    assert process.wait(timeout=30) == 130
+    assert process.wait(timeout=60) == 130
     assert "detached: Nomad goes on with patient-v1" in rest
     wait_for(lambda: healthy(cli, "patient") == 1)
     assert "healthy" in cli("up", file).stderr
@@ -254,7 +280,7 @@ def test_a_name_that_something_else_has_is_refused(digits: None, cli: Cli, tmp_p
 
 def test_down_removes_all_that_up_made_and_nothing_else(cli: Cli, cluster: RunningCluster, tmp_path: Path) -> None:
     foreign = {"Kind": "service-defaults", "Name": "somebody-elses", "Protocol": "http"}
-    requests.put(f"{cluster.consul}/v1/config", json=foreign, timeout=5).raise_for_status()
+    requests.put(f"{cluster.consul}/v1/config", json=foreign, timeout=30).raise_for_status()
     before = consul_entries(cluster)
     for version in ("v1", "v2"):
         cli("up", service_file(tmp_path, "passing", version=version))
@@ -262,5 +288,11 @@ def test_down_removes_all_that_up_made_and_nothing_else(cli: Cli, cluster: Runni
     cli("down", "passing", "--yes")
     assert consul_entries(cluster) == before
     assert "there is no service `passing`" in fails(cli, 2, "status", "passing").stderr
-    with pytest.raises(Exception, match="does not exist"):
-        resolve("passing.service.consul", dns_address(cluster))
+    wait_for(lambda: not named("passing", cluster))  # Nomad tells Consul a moment after the job has changed
+
+
+def named(service: str, cluster: RunningCluster) -> bool:
+    try:
+        return bool(resolve(f"{service}.service.consul", dns_address(cluster)))
+    except dns.resolver.NXDOMAIN:
+        return False
