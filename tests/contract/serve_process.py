@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 NOMADSERVE = Path(sys.executable).parent / "nomadserve"
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 PLAIN = "/v1/inference"
 

@@ -5,15 +5,44 @@ import http.client
 import json
 import signal
 import socket
+import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.contract.serve_process import PATIENCE_S, PLAIN, Reply, Server, serving, until
 from tests.unit.runtime.models import write_fake
+
+LAUNCHER = Path(__file__).with_name("serve_behind_a_gate.py")
+ONE_ROW = {"inputs": {"x": [[1]]}}
+
+
+@contextlib.contextmanager
+def gated(folder: Path, *arguments: str, **behaviour: Any) -> Iterator[tuple[Server, Path]]:
+    """A server that takes one row a batch, and answers nothing until the file beside it is taken away.
+
+    behaviour: of the fake engine, as `write_fake` takes it.
+    """
+    closed = folder / "closed"
+    options = (str(write_fake(folder / "m.json", **behaviour)), "--engine", "fake", "--max-batch", "1", *arguments)
+    with serving(folder, *options, command=(sys.executable, LAUNCHER, "serve"), GATE=str(closed)) as server:
+        closed.touch()
+        try:
+            yield server, closed
+        finally:
+            closed.unlink(missing_ok=True)
+
+
+def handed_over(server: Server, requests: int) -> bool:
+    """Whether so many requests are in it, all of them with the engine: one runs, one is enqueued ahead."""
+    in_flight, queued = (server.metric(f'nomadserve_{gauge}{{model="m"}}') for gauge in ("in_flight", "queued_rows"))
+    return (in_flight, queued) == (requests, 0)
+
 
 # -- overload -----------------------------------------------------------------------------------------------------
 
@@ -49,55 +78,57 @@ def test_the_queue_limit_is_exact_and_the_rest_is_refused_at_once(tmp_path: Path
 
 
 def test_a_refused_client_keeps_its_connection_even_with_a_large_body(tmp_path: Path) -> None:
-    tensors = {"inputs": [{"name": "x", "shape": [100_000]}]}
-    model = write_fake(tmp_path / "slow.json", delay_ms=1000, **tensors)
+    behaviour = {"delay_ms": 20, "inputs": [{"name": "x", "shape": [100_000]}]}
     body = {"inputs": {"x": [[1.5] * 100_000]}}
-    options = ("--engine", "fake", "--max-batch", "1", "--queue-max", "1")
-    with serving(tmp_path, str(model), *options) as server, ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(3) as pool, gated(tmp_path, "--queue-max", "1", **behaviour) as (server, closed):
         accepted: list[Future[Reply]] = []
         for _ in range(3):
             accepted.append(pool.submit(server.ask, "POST", PLAIN, body))
-            until(lambda: server.metric('nomadserve_in_flight{model="slow"}') == len(accepted))
+            until(lambda: server.metric('nomadserve_in_flight{model="m"}') == len(accepted))
         connection = server.connect()
         assert server.ask("POST", PLAIN, body, over=connection).status == 503
         kept = connection.sock
         assert server.ask("GET", "/v2/health/live", over=connection).status == 200
         assert connection.sock is kept
         connection.close()
+        closed.unlink()
         assert [asked.result().status for asked in accepted] == [200, 200, 200]
 
 
 def test_a_request_that_waits_too_long_expires(tmp_path: Path) -> None:
-    model = write_fake(tmp_path / "slow.json", delay_ms=600, calibrated_ms=5)
-    options = ("--engine", "fake", "--max-batch", "1", "--queue-timeout", "100ms")
-    with serving(tmp_path, str(model), *options) as server, ThreadPoolExecutor(4) as pool:
-        replies = list(pool.map(lambda _: server.ask("POST", PLAIN, {"inputs": {"x": [[1]]}}), range(4)))
-        assert Counter(reply.status for reply in replies) == {200: 2, 504: 2}
-        assert next(reply for reply in replies if reply.status == 504).content["reason"] == "deadline"
-        assert server.metric('nomadserve_requests_total{model="slow",outcome="expired"}') == 2
+    options = ("--queue-timeout", "100ms")
+    with ThreadPoolExecutor(4) as pool, gated(tmp_path, *options, delay_ms=5) as (server, closed):
+        running = [pool.submit(server.ask, "POST", PLAIN, ONE_ROW) for _ in range(2)]
+        until(lambda: handed_over(server, 2))
+        expired = list(pool.map(lambda _: server.ask("POST", PLAIN, ONE_ROW), range(2)))
+        assert [(reply.status, reply.content["reason"]) for reply in expired] == [(504, "deadline")] * 2
+        assert server.metric('nomadserve_requests_total{model="m",outcome="expired"}') == 2
+        closed.unlink()
+        assert [asked.result().status for asked in running] == [200, 200]
 
 
 def test_a_request_that_can_not_make_its_deadline_is_refused_at_the_door(tmp_path: Path) -> None:
-    model = write_fake(tmp_path / "slow.json", delay_ms=600)
-    with serving(tmp_path, str(model), "--engine", "fake", "--max-batch", "1") as server, ThreadPoolExecutor(4) as pool:
-        running = [pool.submit(server.ask, "POST", PLAIN, {"inputs": {"x": [[1]]}}) for _ in range(2)]
-        until(lambda: server.metric('nomadserve_in_flight{model="slow"}') == 2)
-        hopeless = server.ask("POST", PLAIN, {"inputs": {"x": [[1]]}}, headers={"x-nomadserve-timeout-ms": "10"})
+    with ThreadPoolExecutor(2) as pool, gated(tmp_path, delay_ms=20, calibrated_ms=20_000) as (server, closed):
+        running = [pool.submit(server.ask, "POST", PLAIN, ONE_ROW) for _ in range(2)]
+        until(lambda: handed_over(server, 2))
+        hopeless = server.ask("POST", PLAIN, ONE_ROW, headers={"x-nomadserve-timeout-ms": "10"})
         assert (hopeless.status, hopeless.content["reason"]) == (503, "deadline")
-        assert int(hopeless.headers["retry-after"]) == 2  # two batches of 0.6 s
+        assert 20 < int(hopeless.headers["retry-after"]) <= 40  # two batches of 20 s, the first perhaps half over
+        closed.unlink()
         assert [asked.result().status for asked in running] == [200, 200]
-        assert server.metric('nomadserve_refused_total{model="slow",reason="deadline"}') == 1
+        assert server.metric('nomadserve_refused_total{model="m",reason="deadline"}') == 1
 
 
 def test_a_client_that_hangs_up_is_noticed(tmp_path: Path) -> None:
-    model = write_fake(tmp_path / "slow.json", delay_ms=2000)
-    with serving(tmp_path, str(model), "--engine", "fake", "--max-batch", "1") as server:
+    with gated(tmp_path, delay_ms=20) as (server, closed):
         connections = [send_one_row(server) for _ in range(3)]
-        until(lambda: server.metric('nomadserve_queued_rows{model="slow"}') == 1)
+        until(lambda: server.metric('nomadserve_in_flight{model="m"}') == 3)
+        until(lambda: server.metric('nomadserve_queued_rows{model="m"}') == 1)
         for connection in connections:
             connection.close()
-        until(lambda: server.metric('nomadserve_queued_rows{model="slow"}') == 0)
-        until(lambda: server.metric('nomadserve_requests_total{model="slow",outcome="abandoned"}') == 3)
+        until(lambda: server.metric('nomadserve_queued_rows{model="m"}') == 0)
+        closed.unlink()
+        until(lambda: server.metric('nomadserve_requests_total{model="m",outcome="abandoned"}') == 3)
 
 
 def test_an_engine_that_fails_answers_500_and_goes_on(tmp_path: Path) -> None:
@@ -157,7 +188,7 @@ class Load:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_under_load_loses_nothing_that_was_accepted(number: int, tmp_path: Path) -> None:
     model = write_fake(tmp_path / "m.json", delay_ms=20)
-    with serving(tmp_path, str(model), "--engine", "fake", "--max-batch", "4", "--drain-delay", "500ms") as server:
+    with serving(tmp_path, str(model), "--engine", "fake", "--max-batch", "4", "--drain-delay", "4s") as server:
         with Load(server, clients=16) as load:
             until(lambda: load.statuses[200] > 100)
             server.tell_to_end(number)
@@ -171,8 +202,7 @@ def test_a_signal_under_load_loses_nothing_that_was_accepted(number: int, tmp_pa
 
 
 def test_every_request_in_the_queue_at_the_signal_is_answered(tmp_path: Path) -> None:
-    model = write_fake(tmp_path / "m.json", delay_ms=300)
-    with serving(tmp_path, str(model), "--engine", "fake", "--max-batch", "1") as server:
+    with gated(tmp_path, delay_ms=20) as (server, closed):
         with ThreadPoolExecutor(6) as pool:
             asked = [pool.submit(server.ask, "POST", PLAIN, {"inputs": {"x": [[n]]}}) for n in range(6)]
             until(lambda: server.metric('nomadserve_in_flight{model="m"}') == 6)
@@ -181,6 +211,7 @@ def test_every_request_in_the_queue_at_the_signal_is_answered(tmp_path: Path) ->
             refused = server.ask("POST", PLAIN, {"inputs": {"x": [[9]]}})
             assert (refused.status, refused.content["reason"]) == (503, "draining")
             assert refused.headers["connection"] == "close"
+            closed.unlink()
             assert [reply.result().content["outputs"]["y"] for reply in asked] == [[[n]] for n in range(6)]
         assert server.wait() == 0
 

@@ -1,6 +1,7 @@
 """`nomadserve serve` and clients that send more slowly than anybody should: 408, and the connection is closed."""
 
 import json
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -50,7 +51,9 @@ def test_a_body_that_stops_half_way_is_answered_with_408(server: Server, nbytes:
     said = heard(server, head(nbytes), b" " * sent)
     assert said.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
     fields, _, content = said.partition(b"\r\n\r\n")
-    assert b"server-timing: total;dur=2" in fields
+    timing = re.search(rb"server-timing: total;dur=(\S+)", fields)
+    assert timing is not None
+    assert float(timing[1]) >= 2000
     assert json.loads(content) == {"error": "the body did not arrive within 2 s", "reason": "too_slow"}
     assert server.metric('nomadserve_requests_total{model="m",outcome="invalid"}') == before + 1
 
