@@ -87,7 +87,7 @@ def test_caller_inside_a_cluster_is_spared_and_what_it_started_elsewhere(
 
 
 def test_process_that_ignores_the_polite_signal_is_killed(home: Home) -> None:
-    start(home, "trap '' TERM; echo ready; while :; do sleep 1; done")
+    start(home, "trap '' TERM; echo ready; while :; do sleep 600; done")
 
     processes.end(processes.members(home), grace_s=0.3)
 

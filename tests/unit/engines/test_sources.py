@@ -205,9 +205,16 @@ def test_command_does_not_outlive_a_killed_installer(tmp_path: Path) -> None:
     installer.send_signal(signal.SIGKILL)
     installer.wait()
 
-    while psutil.pid_exists(builder.pid) and builder.status() != psutil.STATUS_ZOMBIE:
+    while is_alive(builder):
         assert time.monotonic() < until
         time.sleep(0.02)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def packed(path: Path, member: str, text: str) -> Path:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -179,26 +180,24 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: p
 
 
 class Lines:
-    """What a build said."""
+    """Passes on what a build says."""
 
-    def __init__(self) -> None:
-        self.said: list[str] = []
+    def __init__(self, said: Any) -> None:
+        self._said = said
 
     def say(self, text: str) -> None:
-        self.said.append(text)
+        self._said.put(text)
 
     def moving(self, phase: str, share: float) -> None: ...
 
 
-def build_in_process(path: str, barrier: object, answers: object) -> None:
+def build_in_process(path: str, said: Any, answers: Any) -> None:
     """What a replica does when it starts."""
     import sys
 
     sys.path.append(str(FOLDER))
-    lines = Lines()
-    barrier.wait(60)  # type: ignore[attr-defined]
-    plan = plan_for(Path(path), BuildOptions(), progress=lines)
-    answers.put((plan.origin, len(plan.data), lines.said))  # type: ignore[attr-defined]
+    plan = plan_for(Path(path), BuildOptions(), progress=Lines(said))
+    answers.put((plan.origin, len(plan.data)))
 
 
 @needs_rtx
@@ -206,15 +205,16 @@ def build_in_process(path: str, barrier: object, answers: object) -> None:
 def test_of_replicas_that_start_together_one_builds(tmp_path: Path) -> None:
     path = write_deep(tmp_path / "deep.onnx", layers=60)
     spawn = multiprocessing.get_context("spawn")
-    barrier, answers = spawn.Barrier(3), spawn.Queue()
-    replicas = [
-        spawn.Process(target=build_in_process, args=(str(path), barrier, answers), daemon=True) for _ in range(3)
-    ]
-    for replica in replicas:
-        replica.start()
+    said, answers = spawn.Queue(), spawn.Queue()
+    replicas = [spawn.Process(target=build_in_process, args=(str(path), said, answers), daemon=True) for _ in range(3)]
+    key = cache_module.key_of(cache_module.builder.prepare(path, BuildOptions()))
+    with cache_module._locked(cache_module.cache_folder() / f"{key}.plan", path, None):
+        for replica in replicas:
+            replica.start()
+        waiting = [said.get(timeout=120) for _ in replicas]
     found = [answers.get(timeout=120) for _ in replicas]
     for replica in replicas:
         replica.join(60)
-    assert sorted(origin for origin, *_ in found) == ["built", "cached", "cached"]
-    assert len({size for _, size, _ in found}) == 1
-    assert any("another process of this node builds it already" in line for *_, said in found for line in said)
+    assert all("another process of this node builds it already" in line for line in waiting)
+    assert sorted(origin for origin, _ in found) == ["built", "cached", "cached"]
+    assert len({size for _, size in found}) == 1
