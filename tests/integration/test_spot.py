@@ -24,9 +24,9 @@ MODEL = '{"inputs": [{"name": "x", "shape": [1]}], "outputs": [{"name": "y", "sh
 # replicas would all be taken for lost.
 HEARTBEATS = 'server {\n  heartbeat_grace = "8s"\n  min_heartbeat_ttl = "5s"\n}\n'
 WITHIN_S = 180.0
-# What was on its way to the killed replica can't be sent again: next to nothing at 5 ms a request. Where the machine stood
-# still and all that waited comes at once, Envoy lets no more than three try again at the same time (`max_retries`). A
-# second of the load; without other tries it would be a third of all, for the ten seconds in which Consul misses the node.
+# What was on its way to the killed replica can't be sent again: next to nothing at 5 ms a request. Where the machine
+# stood still and all that waited comes at once, Envoy lets no more than three try again at a time (`max_retries`). So a
+# second of the load; without any other try it would be a third of all, until Consul misses the node.
 LOST_MAX = LOAD_PER_S
 
 WriteService = Callable[..., str]
