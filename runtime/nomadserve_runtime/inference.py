@@ -16,6 +16,7 @@ import msgspec
 from nomadserve_runtime.calls import INFER, PLAIN, Call, DirectCall, Form, Model, NotHereYet
 from nomadserve_runtime.errors import BadRequest, Fault, HungUp, NotFound, Refused
 from nomadserve_runtime.head import BINARY_TYPE, Head, read_head, too_large
+from nomadserve_runtime.interpreter import keeping_lock
 from nomadserve_runtime.lifecycle import Lifecycle, Stage
 from nomadserve_runtime.logs import access_log, fields
 from nomadserve_runtime.refusal import Doorman
@@ -145,7 +146,11 @@ class Inference:
         try:
             if head.coding:
                 body = decompress(body, head.coding, nbytes_max=model.wire.body_nbytes_max)
-            query = form.decode(model, head, body)
+            if len(body) < LONG_NBYTES_MIN:
+                query = form.decode(model, head, body)
+            else:
+                with keeping_lock():
+                    query = form.decode(model, head, body)
             call = Call(self, model, form, head, query, exchange, arrived_at)
             model.batcher.admit(call, query.inputs)
         except Exception as error:

@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from nomadserve_runtime import calls, inference
+from nomadserve_runtime.interpreter import PATIENT_S, SWITCH_S
 from nomadserve_runtime.pace import Pace
 from tests.unit.runtime.http import Bench, pieces_of
 from tests.unit.runtime.models import GatedEngine, fake_engine
@@ -304,3 +306,27 @@ def test_of_long_bodies_one_is_read_in_a_turn_of_the_event_loop(monkeypatch: pyt
             assert len(set(seen)) == len(seen) == 6
 
     run(test)
+
+
+@pytest.mark.parametrize(("nbytes_min", "interval_s"), [(10, PATIENT_S), (10_000, SWITCH_S)])
+def test_only_while_a_long_body_is_read_threads_ask_seldom_for_the_interpreter(
+    monkeypatch: pytest.MonkeyPatch, nbytes_min: int, interval_s: float
+) -> None:
+    monkeypatch.setattr(inference, "LONG_NBYTES_MIN", nbytes_min)
+    seen = []
+    decode = inference.PLAIN.decode
+
+    def noted(*what: Any) -> Any:
+        seen.append(sys.getswitchinterval())
+        return decode(*what)
+
+    monkeypatch.setattr(inference.PLAIN, "decode", noted)
+
+    async def test() -> None:
+        with bench() as b:
+            sys.setswitchinterval(SWITCH_S)
+            assert (await b.client("POST", PLAIN, ONE_ROW)).status == 200
+            assert sys.getswitchinterval() == pytest.approx(SWITCH_S)
+
+    run(test)
+    assert seen == [pytest.approx(interval_s)]

@@ -6,7 +6,7 @@ from threading import Thread
 import pytest
 
 from nomadserve_runtime.engines.fake import FakeEngine
-from nomadserve_runtime.interpreter import SWITCH_S, TIMER_SLACK_NS, take_turns
+from nomadserve_runtime.interpreter import PATIENT_S, SWITCH_S, TIMER_SLACK_NS, keeping_lock, take_turns
 from nomadserve_runtime.runner import ThreadRunner
 from nomadserve_runtime.slots import Slot
 from tests.unit.runtime.models import fake_engine, slot_for
@@ -65,3 +65,19 @@ def test_the_thread_of_an_engine_takes_turns() -> None:
     asyncio.run(test())
     assert isinstance(engine, Noting)
     assert engine.found == (TIMER_SLACK_NS, pytest.approx(SWITCH_S))
+
+
+def test_threads_ask_seldom_while_the_lock_is_kept_and_as_often_as_before_afterwards_whatever_went_wrong() -> None:
+    sys.setswitchinterval(SWITCH_S)
+    for _ in range(1000):  # what Python makes of the number must not shrink
+        with pytest.raises(ValueError, match="wrong"), keeping_lock():
+            assert sys.getswitchinterval() == pytest.approx(PATIENT_S)
+            raise ValueError("wrong")
+    assert sys.getswitchinterval() == pytest.approx(SWITCH_S)
+
+
+def test_where_no_thread_takes_turns_nothing_changes_while_the_lock_is_kept() -> None:
+    sys.setswitchinterval(0.005)
+    with keeping_lock():
+        assert sys.getswitchinterval() == pytest.approx(0.005)
+    assert sys.getswitchinterval() == pytest.approx(0.005)
