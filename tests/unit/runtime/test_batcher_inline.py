@@ -265,7 +265,7 @@ def test_the_wait_for_more_rows_adapts_to_the_latency_target() -> None:
 def test_where_a_second_row_doubles_the_time_batches_are_of_one_row_and_requests_of_their_own() -> None:
     async def test() -> None:
         engine = noting()
-        linear = Calibration((BatchTime(1, 0.01), BatchTime(2, 0.02), BatchTime(4, 0.04)), 1e-4)
+        linear = Calibration((BatchTime(1, 0.01), BatchTime(2, 0.02), BatchTime(4, 0.04)), 2e-5)
         batcher = Batcher(engine, queue_max=16, delay_s_max=3600.0, metrics=Series().model("m"), calibration=linear)
         asked = [admit(batcher, *values) for values in ([1.0], [2.0], [3.0, 4.0, 5.0], [6.0])]
         # Of six rows, one is with the engine when the next is enqueued behind it: four or five batches of one row.

@@ -28,6 +28,16 @@ def test_what_a_batch_is_filled_up_to_follows_from_the_table() -> None:
     assert UNCALIBRATED.worthwhile_rows(4) == 4
 
 
+@pytest.mark.parametrize(
+    "batch_ms",
+    [(5.89, 11.83, 23.87, 48.31, 98.01, 193.7), (6.13, 11.98, 24.66, 50.30, 100.2, 201.2)],
+)
+def test_two_starts_of_one_model_on_one_machine_fill_batches_alike(batch_ms: tuple[float, ...]) -> None:
+    """Both were measured. The first start made batches of one row, which cost up to 12 % of the rows a second."""
+    table = tuple(BatchTime(2**power, ms / 1e3) for power, ms in enumerate(batch_ms))
+    assert Calibration(table, hop_s=0.00014).worthwhile_rows(32) == 2
+
+
 def test_an_engine_that_knows_its_times_is_not_run() -> None:
     found = asyncio.run(calibrate(fake_engine(delay_ms=3_600_000, delay_ms_per_row=1000)))
     assert [(line.rows, line.seconds) for line in found.table] == [(1, 3601.0), (2, 3602.0), (4, 3604.0)]
