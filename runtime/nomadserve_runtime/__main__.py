@@ -83,7 +83,8 @@ async def _run(config: Config, engines: Mapping[str, Engine]) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(OBJECTS_MIN)
-    async with serving(app, host=config.host, port=config.port):
+    async with serving(app, host=config.host, port=config.port, is_idle=app.is_idle) as sockets:
+        app.when_idle(sockets.look_out_soon)
         say_what_is_served(config, repository.models)
         await told_to_end.wait()
         if lost:

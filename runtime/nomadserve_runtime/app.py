@@ -1,7 +1,7 @@
 """The HTTP interface: the inference path first, without a framework, and Litestar for everything else."""
 
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -79,6 +79,14 @@ class App:
         if answer is not None and scope.method == "POST":
             return answer(scope, exchange)
         return self._bridge(scope, exchange)
+
+    def when_idle(self, call: Callable[[], None]) -> None:
+        """Have it called when the last one who waited for an engine has a reply."""
+        self._inference.on_idle = call
+
+    def is_idle(self) -> bool:
+        """Whether nobody waits for an engine."""
+        return not any(model.batcher.in_flight for model in self._service.repository.models.values())
 
     def _refresh(self) -> None:
         """Models were loaded or unloaded."""

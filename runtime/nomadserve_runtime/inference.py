@@ -8,7 +8,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -41,6 +41,9 @@ class Inference:
 
     models: by name; tell `refresh` when they change.  version: of the service; every reply carries it.
     timeout_s: of requests that give no deadline.  is_logged: whether the access log gets a line for each.
+
+    Attributes:
+        on_idle: called when the last one who waited for a model's engine in its thread has its reply.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Inference:
         self._json_fields = "".join([f"{name}: {value}\r\n" for name, value in self._json_headers])
         self._turns = Turns()
         self._doorman = Doorman(self._json_headers)
+        self.on_idle: Callable[[], None] = _nothing
 
     def refresh(self) -> None:
         """Models were loaded or unloaded."""
@@ -197,6 +201,8 @@ class Inference:
         metrics.stages.add((arrived_at, call.admitted_at, slot.started_at, slot.ended_at, replied_at))
         if self._is_logged:
             self._log(model.name, 200, "ok", request_id, call.head, arrived_at)
+        if not (model.batcher.in_flight or model.batcher.calibration.is_inline):
+            self.on_idle()
 
     def _fail_by(self, error: Exception, exchange: Exchange, model: Model, head: Head, arrived_at: float) -> None:
         if isinstance(error, Fault):
@@ -294,3 +300,7 @@ def _count(model: Model, fault: Fault) -> None:
     model.metrics.outcome[fault.outcome].inc()
     if isinstance(fault, Refused):
         model.metrics.refused[fault.reason].inc()
+
+
+def _nothing() -> None:
+    """Where nobody wants to know."""

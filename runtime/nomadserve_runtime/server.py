@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from nomadserve_runtime.connection import Connection
 from nomadserve_runtime.errors import CannotStart
@@ -121,20 +121,24 @@ class Door:
 
 
 @contextlib.asynccontextmanager
-async def serving(answer: Answer, *, host: str, port: int) -> AsyncIterator[None]:
+async def serving(
+    answer: Answer, *, host: str, port: int, is_idle: Callable[[], bool] = lambda: False
+) -> AsyncIterator[Sockets]:
     """Serve the application while entered; on the way out, finish the replies under way and close every connection.
+
+    is_idle: whether nobody waits for an engine.
 
     Raises:
         CannotStart: nothing can listen there.
     """
-    server, sockets = Server(answer), Sockets()
+    server, sockets = Server(answer), Sockets(is_idle)
     try:
         doors = [Door(listener, server, sockets) for listener in await _bound(host, port)]
     except OSError as error:
         raise _cannot_listen(host, port, error) from error
     server.watch_pace()
     try:
-        yield
+        yield sockets
     finally:
         for door in doors:
             door.close()

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from mmap import mmap
 from typing import Any
 
+from nomadserve_runtime.lookout import Lookout
 from nomadserve_runtime.rest import READ_NBYTES_MAX, Rest, Source
 
 log = logging.getLogger("nomadserve.sockets")
@@ -37,6 +38,9 @@ TOGETHER_MAX = 16
 
 READABLE, WRITABLE = select.EPOLLIN, select.EPOLLOUT
 
+# What is missing of a body most often comes while the kernel copies; so often more is looked for it, 1 µs each.
+IN_VAIN_MAX = 20
+
 # Room for what the kernel throws away: so much at once, and none of it is ever written to.
 NOWHERE = memoryview(mmap(-1, 16 * 1024 * 1024))
 
@@ -50,18 +54,22 @@ Data = bytes | bytearray | memoryview
 class Sockets:
     """All clients' sockets of a server. Build it, and call it, on the event loop.
 
+    is_idle: whether nobody waits for an answer.
+
     Attributes:
         is_busy: many clients have sent something at the same time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_idle: Callable[[], bool] = lambda: False) -> None:
         self.is_busy = False
         self._full_turns = 0
+        self._lookout = Lookout(is_idle)
+        self._is_looking_out = False
         self.loop = asyncio.get_running_loop()
         self._epoll = select.epoll()
         self._by_number: dict[int, ClientSocket] = {}
         self._outgoing: list[ClientSocket] = []
-        self.loop.add_reader(self._epoll.fileno(), self._look)
+        self.loop.add_reader(self._epoll.fileno(), self._wake_up)
 
     def add(self, client: socket.socket, address: Address, protocol: asyncio.BaseProtocol) -> None:
         """Read this client from now on. The socket closes when its protocol, or the client, says so."""
@@ -93,13 +101,31 @@ class Sockets:
         for transport in outgoing:
             transport.send()
 
+    def look_out_soon(self) -> None:
+        """All are answered: look out for what comes next, as soon as this turn of the event loop is over."""
+        if not self._is_looking_out:
+            self._is_looking_out = True
+            self.loop.call_soon(self._look_out)
+
+    def _look_out(self) -> None:
+        self._is_looking_out = False
+        if not self._epoll.closed:
+            self._lookout.look_out(self._look)
+
     def close(self) -> None:
         """Nobody is read any more."""
         self.loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
 
-    def _look(self) -> None:
-        """One turn. The kernel sees to it that everybody gets one: it goes on behind whom it told of last."""
+    def _wake_up(self) -> None:
+        self._lookout.note_awakened()
+        self._look()
+
+    def _look(self) -> bool:
+        """One turn; whether anybody had sent something.
+
+        The kernel sees to it that everybody gets a turn: it goes on behind whom it told of last.
+        """
         by_number = self._by_number
         are_late = self._full_turns >= FULL_TURNS_MAX and len(by_number) > CLIENTS_MIN
         told = self._epoll.poll(0, ALL if are_late else TURN_MAX)
@@ -113,6 +139,7 @@ class Sockets:
                 transport.read()
             else:
                 transport.happen(events)
+        return bool(told)
 
 
 class ClientSocket(Source):
@@ -209,11 +236,20 @@ class ClientSocket(Source):
         return _waiting[0]
 
     def read_into(self, memory: memoryview) -> int:
-        """Read what has come, as much as there is memory for."""
-        try:
-            return self._client.recv_into(memory)
-        except OSError:
-            return 0  # the next read tells
+        """Read what has come and what comes meanwhile, as much as there is memory for."""
+        filled = in_vain = 0
+        while filled < len(memory) and in_vain < IN_VAIN_MAX:
+            try:
+                nbytes = self._client.recv_into(memory[filled:])
+            except BlockingIOError:
+                in_vain += 1
+                continue
+            except OSError:
+                break
+            if not nbytes:
+                break  # the next read tells
+            filled += nbytes
+        return filled
 
     def throw_away(self, nbytes: int) -> int:
         """Forget what has come, so much of it at most."""

@@ -7,7 +7,7 @@ import pytest
 from nomadserve_runtime.describe import version_number
 from nomadserve_runtime.lifecycle import Stage
 from tests.unit.runtime.http import Answer, Bench
-from tests.unit.runtime.models import fake_engine
+from tests.unit.runtime.models import GatedEngine, fake_engine
 
 
 def ask(method: str, path: str, *, stage: Stage = Stage.SERVING) -> Answer:
@@ -184,3 +184,24 @@ def test_a_reply_closes_its_connection_once_the_replica_is_leaving() -> None:
 
     assert connection(Stage.SERVING) is None
     assert connection(Stage.LEAVING) == "close"
+
+
+def test_it_tells_when_the_last_one_who_waited_for_the_engine_has_a_reply() -> None:
+    async def test() -> list[bool]:
+        engine = GatedEngine(batch_max=1)
+        bench, told = Bench(m=engine), []
+        try:
+            bench.app.when_idle(lambda: told.append(bench.app.is_idle()))
+            body = {"inputs": {"x": [[5]]}}
+            asked = [asyncio.create_task(bench.client("POST", "/v1/inference", body)) for _ in range(3)]
+            async with asyncio.timeout(20):
+                while not engine.batches:
+                    await asyncio.sleep(0.001)
+            assert not bench.app.is_idle()
+            engine.let_run(3)
+            assert [answer.status for answer in await asyncio.gather(*asked)] == [200] * 3
+        finally:
+            bench.close()
+        return told
+
+    assert asyncio.run(test()) == [True]

@@ -4,94 +4,16 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
 from nomadserve_runtime import sockets as module
 from nomadserve_runtime.rest import READ_NBYTES_MAX, REST_NBYTES_MIN, Rest
-from nomadserve_runtime.sockets import ClientSocket, Sockets
+from tests.unit.runtime.street import Ear, Street, on, read_all, tcp_pair, turns, until
 
 # More than the buffers of both sockets take.
 MUCH = bytes(range(256)) * 16 * 1024
-
-
-class Ear(asyncio.Protocol):
-    """Hears one client."""
-
-    def __init__(self) -> None:
-        self.heard: list[bytes] = []
-        self.ends: list[Exception | None] = []
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, ClientSocket)
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        if data == b"fail":
-            raise ZeroDivisionError
-        self.heard.append(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.ends.append(exc)
-
-    def rest_is_here(self) -> None:
-        self.transport.set_protocol(self)
-
-
-class Street:
-    """Sockets, and clients who speak to them."""
-
-    def __init__(self) -> None:
-        self.sockets = Sockets()
-        self.clients: list[socket.socket] = []
-
-    def come(self) -> tuple[socket.socket, Ear]:
-        """A new client, and who hears it."""
-        theirs, ours = socket.socketpair()
-        self.clients.append(theirs)
-        for end in (theirs, ours):
-            end.setblocking(False)
-        ear = Ear()
-        self.sockets.add(ours, ("127.0.0.1", 1), ear)
-        return theirs, ear
-
-
-async def until(claim: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not claim():
-            await asyncio.sleep(0.001)
-
-
-async def turns(count: int) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-def on(test: Callable[[Street], Coroutine[Any, Any, None]]) -> None:
-    async def bounded() -> None:
-        street = Street()
-        try:
-            async with asyncio.timeout(30):
-                await test(street)
-        finally:
-            for client in street.clients:
-                client.close()
-            # Else a socket that nobody closed would be found with the garbage, in whichever test that is looked for.
-            await until(lambda: not street.sockets._by_number)
-            street.sockets.close()
-
-    asyncio.run(bounded())
-
-
-async def read_all(client: socket.socket, nbytes: int) -> bytes:
-    read = bytearray()
-    while len(read) < nbytes:
-        piece = await asyncio.get_running_loop().sock_recv(client, 1 << 20)
-        assert piece
-        read += piece
-    return bytes(read)
 
 
 def test_what_clients_send_is_heard_and_answered() -> None:
@@ -275,17 +197,6 @@ def test_a_bug_costs_one_connection_and_is_in_the_log(caplog: pytest.LogCaptureF
     assert [record.getMessage() for record in caplog.records] == ["a connection failed"]
 
 
-def tcp_pair() -> tuple[socket.socket, socket.socket, module.Address]:
-    """A client, our end, the client's address. Over TCP: only there does the kernel throw away what it is told to."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    client = socket.create_connection(listener.getsockname())
-    ours, address = listener.accept()
-    listener.close()
-    for end in (client, ours):
-        end.setblocking(False)
-    return client, ours, address
-
-
 def test_what_has_come_is_read_or_thrown_away_at_once_and_not_a_byte_more() -> None:
     async def test(street: Street) -> None:
         client, ours, address = tcp_pair()
@@ -303,6 +214,41 @@ def test_what_has_come_is_read_or_thrown_away_at_once_and_not_a_byte_more() -> N
         client.close()
         assert ear.transport.read_into(memory) == ear.transport.throw_away(10) == 0
         await until(lambda: ear.ends == [None])
+
+    on(test)
+
+
+class Trickle(socket.socket):
+    """One whose client sends so much between two looks; None: nothing."""
+
+    pieces: list[int | None]
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:  # type: ignore[override]
+        piece = self.pieces.pop(0) if self.pieces else None
+        if piece is None:
+            raise BlockingIOError
+        return super().recv_into(buffer[:piece], nbytes, flags)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "read"),
+    [
+        ([100, None, None, 150, 50], 300),
+        ([100, *[None] * (module.IN_VAIN_MAX - 1), 200], 300),
+        ([100, *[None] * module.IN_VAIN_MAX, 200], 100),
+        ([], 0),
+    ],
+)
+def test_what_comes_while_it_reads_is_read_too_but_not_waited_for(pieces: list[int | None], read: int) -> None:
+    async def test(street: Street) -> None:
+        client, ours, address = tcp_pair()
+        street.clients.append(client)
+        trickle, ear, memory = Trickle(fileno=ours.detach()), Ear(), memoryview(bytearray(300))
+        trickle.pieces = list(pieces)
+        street.sockets.add(trickle, address, ear)
+        client.send(MUCH[:400])
+        assert ear.transport.read_into(memory) == read
+        assert bytes(memory[:read]) == MUCH[:read]
 
     on(test)
 
